@@ -1,0 +1,204 @@
+"""What something costs, for a page: metered rows plus what runs now, added exactly and rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from fractions import Fraction
+from uuid import UUID
+
+from django.db.models import F, QuerySet, Sum
+from django.db.models.functions import TruncDate
+
+from billing import metering, prices, rating
+from billing.models import Usage
+from haein.cluster.models import DeviceModel
+from haein.lib import clock
+from haein.tenants.models import User
+from haein.tenants.scope import Scope
+from jobs.models import Allocation, Job
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """One device of one attempt: `amount` in exact micro-units, `per_hour` the price of the whole device."""
+
+    device: str
+    model: str
+    units: int
+    seconds: int
+    per_hour: int
+    amount: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job has cost so far, and what a further hour of it costs now (both in micro-units)."""
+
+    lines: Sequence[CostLine]
+    total: int
+    per_hour: int
+    waived: bool
+
+
+def of_job(job: Job, *, now: datetime) -> Cost:
+    """In three queries, from the allocations themselves: true to the second also before metering has pulled."""
+    allocations = list(
+        Allocation.objects.filter(attempt__job=job).select_related("device__model", "device__node").order_by("id")
+    )
+    tariffs = prices.tariffs(allocation.device.model_id for allocation in allocations)
+    rows = list(_cost_lines(allocations, tariffs, now))
+    running = [a for a in allocations if a.ended_at is None]
+    rate = rating.add(_hour(a.units, tariffs.get(a.device.model_id, []), now) for a in running)
+    return Cost(
+        lines=rows,
+        total=rating.total(row.amount for row in rows),
+        per_hour=rating.total([rate]),
+        waived=any(a.waived for a in allocations),
+    )
+
+
+def _cost_lines(
+    allocations: Iterable[Allocation], tariffs: Mapping[int, list[rating.Tariff]], now: datetime
+) -> Iterator[CostLine]:
+    for allocation in allocations:
+        for line in metering.lines(allocation, tariffs.get(allocation.device.model_id, []), until=now):
+            yield CostLine(
+                device=str(allocation.device),
+                model=allocation.device.model.name,
+                units=allocation.units,
+                seconds=line.seconds,
+                per_hour=line.tariff.per_hour,
+                amount=line.exact,
+            )
+
+
+def _hour(units: int, tariffs: Iterable[rating.Tariff], now: datetime) -> Fraction:
+    moment = clock.whole_seconds(now)
+    price = next((t.per_hour for t in tariffs if t.since <= moment and (t.until is None or moment < t.until)), 0)
+    return rating.amount(rating.HOUR * units, price)
+
+
+def of_jobs(job_ids: Collection[UUID], *, now: datetime) -> dict[UUID, int]:
+    """Micro-units for each job, in three queries: metered rows, and whatever is not metered yet."""
+    exact: dict[UUID, Fraction] = dict.fromkeys(job_ids, Fraction())
+    metered = Usage.objects.filter(job_id__in=job_ids).values_list("job_id", "price__per_hour")
+    for job_id, per_hour, unit_seconds in metered.annotate(used=Sum(F("seconds") * F("units"))).order_by():
+        exact[job_id] += rating.amount(unit_seconds, per_hour)
+    for allocation, amount in _unmetered(Allocation.objects.filter(attempt__job_id__in=job_ids), now):
+        exact[allocation.attempt.job_id] += amount
+    return {job_id: rating.total([amount]) for job_id, amount in exact.items()}
+
+
+def _unmetered(allocations: QuerySet[Allocation], now: datetime) -> list[tuple[Allocation, Fraction]]:
+    return [(row, rating.add(line.exact for line in lines)) for row, lines in _unmetered_lines(allocations, now)]
+
+
+def _unmetered_lines(allocations: QuerySet[Allocation], now: datetime) -> list[tuple[Allocation, list[rating.Line]]]:
+    """What metering has not pulled yet, running work included, in two queries."""
+    rows = list(allocations.filter(metered=False).select_related("device__model", "attempt__job__submitted_by"))
+    tariffs = prices.tariffs(row.device.model_id for row in rows)
+    return [(row, metering.lines(row, tariffs.get(row.device.model_id, []), until=now)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """What the reader's teams used in one month (UTC): micro-units, seconds of whole devices as thousandth-seconds."""
+
+    total: int
+    by_person: Sequence[tuple[str, int, int]]
+    by_day: Sequence[tuple[date, int]]
+    running: int
+
+
+def month_of(day: date) -> tuple[datetime, datetime]:
+    """The first moment of the day's month and of the next one, in UTC."""
+    start = datetime(day.year, day.month, 1, tzinfo=UTC)
+    return start, datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=UTC)
+
+
+def usage(scope: Scope, start: datetime, end: datetime) -> QuerySet[Usage]:
+    """The metered lines that begin in [start, end); lines never cross the beginning of a month."""
+    rows: QuerySet[Usage] = Usage.objects.seen_by(scope).filter(starts__gte=start, starts__lt=end)
+    return rows
+
+
+def month(scope: Scope, day: date, *, now: datetime) -> Month:
+    """The month's sum, by person and by day, in four queries whatever the number of jobs."""
+    start, end = month_of(day)
+    exact: dict[tuple[UUID, date], Fraction] = {}
+    used: dict[UUID, int] = {}
+    for user_id, on, per_hour, unit_seconds in _by_person_and_day(usage(scope, start, end)):
+        _add(exact, (user_id, on), rating.amount(unit_seconds, per_hour))
+        used[user_id] = used.get(user_id, 0) + unit_seconds
+    running = Fraction()
+    for allocation, line in _open_lines(scope, start, end, now):
+        user_id = allocation.attempt.job.submitted_by_id
+        _add(exact, (user_id, clock.from_epoch(line.start).date()), line.exact)
+        used[user_id] = used.get(user_id, 0) + line.seconds * line.units
+        running += line.exact
+    names = {user.pk: str(user) for user in User.objects.filter(pk__in=used)}
+    days = sorted({on for _, on in exact})
+    return Month(
+        total=rating.total(exact.values()),
+        by_person=sorted(
+            (
+                (name, used[pk], rating.total(amount for (who, _), amount in exact.items() if who == pk))
+                for pk, name in names.items()
+            ),
+            key=lambda row: -row[2],
+        ),
+        by_day=[(on, rating.total(amount for (_, at), amount in exact.items() if at == on)) for on in days],
+        running=rating.total([running]),
+    )
+
+
+def spent(scope: Scope, *, now: datetime) -> tuple[int, int]:
+    """Micro-units used today and this month (UTC) by the reader's teams, what runs now included."""
+    this = month(scope, now.date(), now=now)
+    return sum(amount for on, amount in this.by_day if on == now.date()), this.total
+
+
+def burning(scope: Scope, *, now: datetime) -> int:
+    """Micro-units that an hour of what runs now costs."""
+    rows = list(
+        Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None).values_list(
+            "units", "device__model_id"
+        )
+    )
+    tariffs = prices.tariffs(model_id for _, model_id in rows)
+    return rating.total(_hour(units, tariffs.get(model_id, []), now) for units, model_id in rows)
+
+
+def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int]]:
+    grouped = rows.annotate(on=TruncDate("starts", tzinfo=UTC)).values_list("user_id", "on", "price__per_hour")
+    yield from grouped.annotate(used=Sum(F("seconds") * F("units"))).order_by()
+
+
+def _open_lines(scope: Scope, start: datetime, end: datetime, now: datetime) -> Iterator[tuple[Allocation, rating.Line]]:
+    first, last = clock.whole_seconds(start), clock.whole_seconds(end)
+    mine = Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids)
+    for allocation, lines in _unmetered_lines(mine, now):
+        yield from ((allocation, line) for line in lines if first <= line.start < last)
+
+
+def _add(sums: dict[tuple[UUID, date], Fraction], key: tuple[UUID, date], amount: Fraction) -> None:
+    sums[key] = sums.get(key, Fraction()) + amount
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a job would cost: micro-units an hour at least and at most over the device models it may land on."""
+
+    least: int
+    most: int
+    models: Sequence[str]
+
+
+def quote(*, gpus: int, share: int, now: datetime) -> Quote:
+    """Before the button is pressed; nothing for a job without GPUs."""
+    models = list(DeviceModel.objects.filter(devices__present=True).distinct().order_by("name")) if gpus else []
+    tariffs = prices.tariffs(model.pk for model in models)
+    hours = [rating.total([_hour(gpus * share, tariffs.get(model.pk, []), now)]) for model in models] or [0]
+    return Quote(min(hours), max(hours), [model.name for model in models])

@@ -1,0 +1,221 @@
+"""The contexts of everything that moves: one function a fragment, used by the page at first and by its socket later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count
+from django.utils.translation import gettext as _
+
+from billing import statements
+from dashboard import present
+from haein.cluster.models import Device, Node
+from haein.lib import money
+from haein.tenants.scope import Scope
+from jobs import scheduling, services, wording
+from jobs.models import Allocation, Attempt, Job
+from jobs.states import ENDED, State
+
+SHOWN = 8
+
+
+def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
+    """What the reader's teams run, wait for and spend at this moment."""
+    jobs = Job.objects.seen_by(scope).select_related("submitted_by")
+    counts: dict[str, int] = dict(
+        Job.objects.seen_by(scope)
+        .filter(state__in=[State.QUEUED, State.STARTING, State.RUNNING])
+        .values_list("state")
+        .annotate(Count("id"))
+        .order_by()
+    )
+    running = list(jobs.filter(state__in=[State.STARTING, State.RUNNING]).order_by("-created_at")[:SHOWN])
+    waiting = list(jobs.filter(state=State.QUEUED).order_by("-priority", "queued_at")[:SHOWN])
+    recent = list(jobs.filter(state__in=[s.value for s in ENDED]).order_by("-created_at")[:SHOWN])
+    rows = {row.id: row for row in present.job_rows([*running, *waiting, *recent], now=now)}
+    return {
+        "figures": _figures(scope, counts, now),
+        "running": [rows[job.pk] for job in running],
+        "waiting": [rows[job.pk] for job in waiting],
+        "recent": [rows[job.pk] for job in recent],
+    }
+
+
+def _figures(scope: Scope, counts: Mapping[str, int], now: datetime) -> list[dict[str, str]]:
+    mine = list(Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None).values_list("units"))
+    devices = Device.objects.filter(present=True, problem="").count()
+    today, month = statements.spent(scope, now=now)
+    active = counts.get(State.RUNNING, 0) + counts.get(State.STARTING, 0)
+    return [
+        _figure(_("GPUs in use"), f"{sum(units for (units,) in mine) / 1000:g}", _("of %(all)s in the cluster") % {"all": devices}),
+        _figure(_("Running"), str(active), _("jobs of your team")),
+        _figure(_("Waiting"), str(counts.get(State.QUEUED, 0)), _("in the queue")),
+        _figure(_("Per hour now"), present.amount(statements.burning(scope, now=now)), _("what runs costs")),
+        _figure(_("Spent today"), present.amount(today), _("since midnight, UTC")),
+        _figure(_("This month"), present.amount(month), _("since the first, UTC")),
+    ]
+
+
+def _figure(label: str, value: str, note: str) -> dict[str, str]:
+    return {"label": label, "value": value, "note": note}
+
+
+def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
+    return {
+        "job": present.job_row(job, 0, reason=services.why(job)),
+        "elapsed": present.elapsed(job.started_at, job.ended_at, now),
+        "ahead": scheduling.ahead(job) if job.state == State.QUEUED else None,
+        "cancelling": bool(job.is_open and job.cancel_requested_at),
+        "may_change": job.team_id in scope.writable,
+        "may_cancel": job.team_id in scope.writable and job.is_open and not job.cancel_requested_at,
+        "may_retry": services.may_retry(job, scope),
+        "attempts": _attempts(job, now),
+    }
+
+
+def _attempts(job: Job, now: datetime) -> list[dict[str, Any]]:
+    rows = Attempt.objects.filter(job=job).select_related("node").order_by("-number")[:50]
+    return [
+        {
+            "id": str(row.pk),
+            "number": row.number,
+            "state": Attempt.State(row.state).label,
+            "node": row.node.name,
+            "placed": row.placed_at,
+            "started": row.started_at,
+            "ended": row.ended_at,
+            "elapsed": present.elapsed(row.started_at, row.ended_at, now),
+            "outcome": row.detail or row.cause,
+        }
+        for row in rows
+    ]
+
+
+def job_cost(job: Job, *, now: datetime) -> dict[str, Any]:
+    """Seconds x share x price, line by line, so that anyone can check the sum."""
+    cost = statements.of_job(job, now=now)
+    return {
+        "cost": {
+            "total": present.amount(cost.total),
+            "micro": cost.total,
+            "rate": present.amount(cost.per_hour) if cost.per_hour else "",
+            "seconds": sum(line.seconds for line in cost.lines),
+            "note": _("Not charged: the time that the operator's machine spoiled.") if cost.waived else "",
+            "lines": [
+                {
+                    "device": line.device,
+                    "model": line.model,
+                    "share": present.percent(line.units),
+                    "seconds": line.seconds,
+                    "span": present.span(line.seconds),
+                    "price": present.amount(line.per_hour, fine=False),
+                    "amount": present.amount(round(line.amount)),
+                }
+                for line in cost.lines
+            ],
+        }
+    }
+
+
+def job_events(job: Job) -> dict[str, Any]:
+    rows = reversed(job.events.order_by("-id")[:200])
+    return {
+        "events": [
+            {
+                "at": event.at,
+                "kind": event.kind,
+                "text": wording.sentence(event.reason, event.reason_values),
+                "actor": event.actor_name,
+                "attempt": event.attempt,
+                "tone": present.TONES[State(event.new_state)],
+            }
+            for event in rows
+        ]
+    }
+
+
+def cluster(scope: Scope, *, now: datetime) -> dict[str, Any]:
+    """Every device and how full it is; who holds it only where the reader may know."""
+    held: dict[int, list[Allocation]] = {}
+    open_rows = Allocation.objects.filter(ended_at=None).select_related("attempt__job")
+    for allocation in open_rows.order_by("id"):
+        held.setdefault(allocation.device_id, []).append(allocation)
+    devices: dict[int, list[dict[str, Any]]] = {}
+    for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
+        devices.setdefault(device.node_id, []).append(_device(device, held.get(device.pk, []), scope))
+    used = _used_by_node()
+    nodes = [_node(node, devices.get(node.pk, []), *used.get(node.pk, (0, 0))) for node in Node.objects.order_by("name")]
+    everything = [device for node in nodes for device in node["devices"]]
+    return {
+        "nodes": nodes,
+        "totals": {
+            "devices": len(everything),
+            "free": sum(1 for device in everything if not device["used"] and not device["problem"]),
+            "used": f"{sum(device['used'] for device in everything) / 100:g}",
+        },
+    }
+
+
+def _used_by_node() -> dict[int, tuple[int, int]]:
+    used: dict[int, tuple[int, int]] = {}
+    for node_id, cpus, memory in Attempt.objects.exclude(state="ended").values_list("node_id", "cpus", "memory_mb"):
+        before = used.get(node_id, (0, 0))
+        used[node_id] = (before[0] + cpus, before[1] + memory)
+    return used
+
+
+def _node(node: Node, devices: list[dict[str, Any]], cpus: int, memory: int) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "emulated": node.emulated,
+        "present": node.present,
+        "cpus_used": present.cores(cpus),
+        "cpus": present.cores(node.cpus),
+        "memory_used": present.memory(memory),
+        "memory": present.memory(node.memory_mb),
+        "devices": devices,
+    }
+
+
+def _device(device: Device, held: list[Allocation], scope: Scope) -> dict[str, Any]:
+    used = sum(allocation.units for allocation in held)
+    return {
+        "name": f"gpu{device.index}",
+        "model": device.model.name,
+        "memory": present.memory(device.model.memory_mb),
+        "used": used / 10,
+        "free": (device.capacity - used) / 10,
+        "problem": device.problem,
+        "emulated": device.emulated,
+        "holders": [_holder(allocation, scope) for allocation in held],
+    }
+
+
+def _holder(allocation: Allocation, scope: Scope) -> dict[str, Any]:
+    job = allocation.attempt.job
+    mine = job.team_id in scope.team_ids
+    return {
+        "label": job.name if mine else _("another team"),
+        "percent": allocation.units / 10,
+        "url": present.job_url(job.pk) if mine else None,
+    }
+
+
+def quote(*, gpus: int, share: int, time_limit_s: int, now: datetime) -> dict[str, Any]:
+    """The price before the button: for an hour, and at most, should the job run to its limit."""
+    hour = statements.quote(gpus=gpus, share=share, now=now)
+    return {
+        "per_hour": _range(hour.least, hour.most),
+        "at_most": present.amount(money.round_half_even(statements.Fraction(hour.most * time_limit_s, 3600))),
+        "models": ", ".join(hour.models),
+        "currency": settings.HAEIN_CURRENCY,
+    }
+
+
+def _range(least: int, most: int) -> str:
+    if least == most:
+        return present.amount(most)
+    return _("%(least)s to %(most)s") % {"least": present.amount(least), "most": present.amount(most)}

@@ -1,0 +1,69 @@
+"""Figures as plotly.js reads them, built here and drawn in the browser.
+
+They are plain dictionaries: the plotly package would add about 50 MB to every web process to write the same JSON. The
+tests hold each figure to that package's own schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from haein.lib import money
+from haein.telemetry.series import Sample
+
+
+def utilization(samples: Sequence[Sample], *, emulated: bool) -> dict[str, Any]:
+    """GPU utilization and CPU cores over time; x in epoch milliseconds."""
+    at = [sample.at for sample in samples]
+    name = _("GPU utilization (emulated)") if emulated else _("GPU utilization")
+    return {
+        "data": [
+            _line(name, at, [sample.utilization for sample in samples]),
+            _line(_("CPU cores"), at, [sample.cpu for sample in samples], yaxis="y2"),
+        ],
+        "layout": {
+            "xaxis": {"type": "date"},
+            "yaxis": {"title": {"text": "%"}, "range": [0, 105]},
+            "yaxis2": {"title": {"text": _("cores")}, "overlaying": "y", "side": "right", "rangemode": "tozero"},
+        },
+    }
+
+
+def memory(samples: Sequence[Sample], *, limit_mb: int, emulated: bool) -> dict[str, Any]:
+    """Host memory against the job's limit, and GPU memory, in MiB."""
+    at = [sample.at for sample in samples]
+    name = _("GPU memory (emulated)") if emulated else _("GPU memory")
+    return {
+        "data": [
+            _line(_("Memory"), at, [sample.memory_mb for sample in samples]),
+            _line(name, at, [sample.device_memory_mb for sample in samples]),
+        ],
+        "layout": {
+            "xaxis": {"type": "date"},
+            "yaxis": {"title": {"text": "MiB"}, "rangemode": "tozero"},
+            "meta": {"limit": limit_mb},
+        },
+    }
+
+
+def days(rows: Sequence[tuple[date, int]], currency: str) -> dict[str, Any]:
+    """What each day cost."""
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "name": _("Cost"),
+                "x": [on.isoformat() for on, _amount in rows],
+                "y": [amount / money.MICRO for _on, amount in rows],
+            }
+        ],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"title": {"text": currency}, "rangemode": "tozero"}},
+    }
+
+
+def _line(name: str, at: list[int], values: list[float | None], **more: Any) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "lines", "name": name, "x": at, "y": values, **more}

@@ -1,0 +1,308 @@
+"""The live half of each page: one socket, its fragments rendered by the same templates, sent when they change.
+
+A socket looks when a hint comes and every few seconds without one, so a lost hint, or a Redis that is away, makes a
+page slower and never wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.contrib import auth
+from django.contrib.sessions.backends.db import SessionStore
+from django.http import HttpRequest
+from django.middleware.csrf import get_token
+from django.template.loader import render_to_string
+
+from dashboard import boards, hub
+from dashboard.outage import DOWN
+from haein.cluster.backends.base import BackendDown
+from haein.cluster.registry import backend
+from haein.lib import clock, live
+from haein.lib.errors import NotFound
+from haein.telemetry import series
+from haein.tenants import scope as scopes
+from haein.tenants.models import User
+from haein.tenants.scope import Scope
+from jobs import services
+from jobs.models import Attempt, Job
+
+log = structlog.get_logger(__name__)
+
+UNKNOWN, GONE = 4401, 4404
+RECHECK_S = 4
+IDLE_S, BUSY_S, LOG_S = 5.0, 1.0, 0.1
+LOG_TAIL, LOG_CHUNK, LOG_LEAP = 128 << 10, 256 << 10, 4 << 20
+
+
+class Page(AsyncJsonWebsocketConsumer):
+    """What all live pages share: who may listen, when to look, what to send."""
+
+    reach: Scope
+    interval = IDLE_S
+
+    async def connect(self) -> None:
+        try:
+            reach = await self._reach()
+            allowed = reach is not None and await self.may_open(reach)
+        except DOWN:
+            await self.close(1013)  # try again later
+            return
+        if reach is None or not allowed:
+            await self.accept()  # a close code reaches the page only over an open socket
+            await self.close(UNKNOWN if reach is None else GONE)
+            return
+        self.reach, self.hinted, self._sent, self._token = reach, False, {}, self._csrf_token()
+        await self.accept()
+        self._tasks = [asyncio.create_task(work) for work in self.works()]
+
+    async def disconnect(self, code: int) -> None:
+        for task in getattr(self, "_tasks", []):
+            task.cancel()
+
+    async def may_open(self, reach: Scope) -> bool:
+        return True
+
+    def audiences(self) -> list[str]:
+        return [live.group("team", team_id) for team_id in self.reach.team_ids]
+
+    def works(self) -> list[Any]:
+        """The loops that live as long as the socket."""
+        return [self._watch()]
+
+    def fragments(self) -> dict[str, str]:
+        """Element id to HTML; runs in a thread with a database connection. Raises NotFound when it may not be seen."""
+        raise NotImplementedError
+
+    async def _watch(self) -> None:
+        checked = time.monotonic()
+        async with hub.current().listening(self.audiences()) as wake:
+            while True:
+                try:
+                    if time.monotonic() - checked > RECHECK_S:
+                        checked = time.monotonic()
+                        if not await self._still_allowed():
+                            return
+                    await self._look()
+                except NotFound:
+                    await self._gone()
+                    return
+                except (*DOWN, BackendDown) as error:
+                    log.info("a live page can't look now", why=str(error).strip()[:200])
+                await self._pause(wake)
+
+    async def _look(self) -> None:
+        for identifier, html in (await database_sync_to_async(self.fragments)()).items():
+            if self._sent.get(identifier) != html:
+                self._sent[identifier] = html
+                await self.send_json({"type": "fragment", "id": identifier, "html": html})
+        await self.send_json({"type": "fresh", "at": time.time()})
+
+    async def _pause(self, wake: asyncio.Event) -> None:
+        """Until a hint or the interval; two looks are at least a tenth of a second apart."""
+        await asyncio.sleep(0.1)
+        try:
+            await asyncio.wait_for(wake.wait(), self.interval)
+        except TimeoutError:
+            pass
+        self.hinted = wake.is_set()
+        wake.clear()
+
+    async def _still_allowed(self) -> bool:
+        reach = await self._reach()
+        if reach is None:
+            await self._gone()
+            return False
+        self.reach = reach
+        return True
+
+    async def _gone(self) -> None:
+        await self.send_json({"type": "gone"})
+        await self.close(GONE)
+
+    @database_sync_to_async
+    def _reach(self) -> Scope | None:
+        """Read again from the session in the database: a session that was ended, or a membership, counts at once."""
+        session = SessionStore(session_key=self.scope["session"].session_key)
+        user = auth.get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]
+        return scopes.of(user) if isinstance(user, User) else None
+
+    def _csrf_token(self) -> str:
+        """For the forms in fragments: made once, so that a fragment that did not change stays the same."""
+        request = HttpRequest()
+        request.META["CSRF_COOKIE"] = self.scope["cookies"].get("csrftoken")
+        return get_token(request) if request.META["CSRF_COOKIE"] else ""
+
+    def render(self, template: str, context: dict[str, Any]) -> str:
+        return render_to_string(template, {"scope": self.reach, "csrf_token": self._token, **context})
+
+
+class Overview(Page):
+    interval = BUSY_S
+
+    def fragments(self) -> dict[str, str]:
+        context = boards.overview(self.reach, now=clock.now())
+        self.interval = BUSY_S if context["running"] else IDLE_S
+        return {"overview-live": self.render("dashboard/_overview_live.html", context)}
+
+
+class Cluster(Page):
+    interval = 2.0
+
+    def fragments(self) -> dict[str, str]:
+        return {
+            "cluster-live": self.render("dashboard/_cluster_live.html", boards.cluster(self.reach, now=clock.now()))
+        }
+
+
+class Jobs(Page):
+    """The list is filtered and paged by its address, so the page fetches it again by itself."""
+
+    async def _look(self) -> None:
+        if self.hinted or hub.current().deaf:
+            await self.send_json({"type": "refresh"})
+        await self.send_json({"type": "fresh", "at": time.time()})
+
+class JobPage(Page):
+    """A job: its state, events and cost as fragments, its log and its readings as streams that resume."""
+
+    interval = BUSY_S
+
+    async def may_open(self, reach: Scope) -> bool:
+        self.job_id: UUID = self.scope["url_route"]["kwargs"]["job_id"]
+        return await database_sync_to_async(Job.objects.seen_by(reach).filter(pk=self.job_id).exists)()
+
+    def audiences(self) -> list[str]:
+        return [live.group("job", self.job_id)]
+
+    def works(self) -> list[Any]:
+        self._resumed = asyncio.Event()
+        self._attempt: UUID | None = None
+        self._pinned = False
+        self._offset: int | None = None
+        self._measured: int | None = None
+        self._active = True
+        return [self._watch(), self._pump_log(), self._pump_readings()]
+
+    def fragments(self) -> dict[str, str]:
+        now = clock.now()
+        job = services.get(self.job_id, scope=self.reach)
+        self.interval = BUSY_S if job.is_open else IDLE_S
+        self._active = job.is_active
+        self._follow_newest(job)
+        return {
+            "job-head": self.render("dashboard/_job_head.html", boards.job_head(job, self.reach, now=now)),
+            "job-cost": self.render("dashboard/_job_cost.html", boards.job_cost(job, now=now)),
+            "job-events": self.render("dashboard/_job_events.html", boards.job_events(job)),
+        }
+
+    def _follow_newest(self, job: Job) -> None:
+        """A retry's log takes the place of the last one's, unless the reader chose an attempt."""
+        newest = Attempt.objects.filter(job=job).order_by("-number").values_list("pk", flat=True).first()
+        if newest and newest != self._attempt and not self._pinned:
+            self._attempt, self._offset, self._measured = newest, None, None
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """Two words are understood: resume (where the page was) and follow (another attempt). Others are ignored."""
+        if not isinstance(content, dict):
+            return
+        attempt = await self._known_attempt(content.get("attempt"))
+        if content.get("type") == "resume":
+            self._offset = _whole(content.get("log")) if attempt else None
+            self._measured = _whole(content.get("readings")) if attempt else None
+            self._attempt = attempt or self._attempt
+            self._resumed.set()
+        elif content.get("type") == "follow" and attempt:
+            self._attempt, self._offset, self._measured, self._pinned = attempt, None, None, True
+
+    @database_sync_to_async
+    def _known_attempt(self, text: Any) -> UUID | None:
+        try:
+            return Attempt.objects.filter(job_id=self.job_id).values_list("pk", flat=True).get(pk=UUID(str(text)))
+        except (ValueError, Attempt.DoesNotExist, *DOWN):
+            return None
+
+    async def _pump_log(self) -> None:
+        await self._resumed.wait()
+        while True:
+            more = False
+            try:
+                if self._attempt:
+                    more = await self._send_log(self._attempt)
+            except BackendDown as error:
+                log.info("a log can't be read now", why=str(error))
+            # A job that has ended has no more to say, but its last lines may be a moment behind its state.
+            if not more:
+                await asyncio.sleep(LOG_S if self._active else BUSY_S)
+
+    async def _send_log(self, attempt: UUID) -> bool:
+        """One chunk from where the page is; True when there is more at once."""
+        reset, offset = self._offset is None, self._offset
+        if offset is None:
+            offset = -LOG_TAIL
+        chunk = await asyncio.to_thread(backend().read_log, attempt, offset, LOG_CHUNK)
+        if chunk.end - chunk.next > LOG_LEAP:  # faster than anyone reads: go to the newest and say what was left out
+            left, reset = chunk.start, True
+            chunk = await asyncio.to_thread(backend().read_log, attempt, chunk.end - LOG_TAIL, LOG_CHUNK)
+            chunk = replace(chunk, skipped=chunk.start - left)
+        if attempt != self._attempt or (self._offset is not None and self._offset != offset):
+            return True  # the reader chose something else meanwhile
+        if chunk.lines or reset:
+            await self.send_json(
+                {
+                    "type": "log",
+                    "attempt": str(attempt),
+                    "start": chunk.start if reset else offset,
+                    "next": chunk.next,
+                    "end": chunk.end,
+                    "skipped": chunk.skipped,
+                    "reset": reset,
+                    "lines": [[line.at, line.stream, line.text] for line in chunk.lines],
+                }
+            )
+        self._offset = chunk.next
+        return chunk.next < chunk.end
+
+    async def _pump_readings(self) -> None:
+        await self._resumed.wait()
+        while True:
+            try:
+                if self._attempt:
+                    await self._send_readings(self._attempt)
+            except redis.RedisError as error:
+                log.info("readings can't be had now", why=str(error))
+            await asyncio.sleep(BUSY_S if self._active else IDLE_S)
+
+    async def _send_readings(self, attempt: UUID) -> None:
+        reset = self._measured is None
+        samples = await asyncio.to_thread(series.hot, attempt, after=self._measured or 0)
+        if attempt != self._attempt or not (samples or reset):
+            return
+        await self.send_json(
+            {
+                "type": "readings",
+                "attempt": str(attempt),
+                "reset": reset,
+                "t": [sample.at for sample in samples],
+                "cpu": [sample.cpu for sample in samples],
+                "memory": [sample.memory_mb for sample in samples],
+                "utilization": [sample.utilization for sample in samples],
+                "device_memory": [sample.device_memory_mb for sample in samples],
+            }
+        )
+        self._measured = samples[-1].at if samples else 0
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of a message from outside, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+

@@ -1,0 +1,142 @@
+"""Reads what people type into a job's spec, and says what is wrong in their words."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from haein.cluster.models import DeviceModel
+from jobs.spec import Spec
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|m|min|s)?")
+_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 60}
+
+
+class SpanField(forms.CharField):
+    """A span of time as people write it: 90, 30m, 2h, 1d 12h; in seconds. A bare number is minutes."""
+
+    def to_python(self, value: Any) -> Any:
+        text = (super().to_python(value) or "").strip().lower()
+        parts = _SPAN.findall(text)
+        if not parts or _SPAN.sub("", text).strip(" ,"):
+            raise forms.ValidationError(_("Write a time such as 30m, 2h or 1d 12h."))
+        return round(sum(float(count) * _SECONDS[unit] for count, unit in parts))
+
+    def prepare_value(self, value: Any) -> Any:
+        return span_text(value) if isinstance(value, int) else value
+
+
+def span_text(seconds: int) -> str:
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        count, seconds = divmod(seconds, _SECONDS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts) or "0s"
+
+
+class JobForm(forms.Form):
+    """The new-job page. Its fields are in people's units; `spec()` is in the system's."""
+
+    name = forms.CharField(label=_("Name"), max_length=120)
+    command = forms.CharField(
+        label=_("Command"),
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
+        help_text=_("Runs in the job's own folder, by the shell."),
+    )
+    upload = forms.FileField(
+        label=_("Files"), required=False, help_text=_("One file, or a .zip or .tar.gz that is unpacked into the folder.")
+    )
+    environment = forms.CharField(label=_("Environment"), help_text=_("A Python environment of this cluster."))
+    gpus = forms.IntegerField(label=_("GPUs"), min_value=0, max_value=64)
+    share = forms.DecimalField(
+        label=_("Share of each GPU, in percent"), min_value=Decimal("0.1"), max_value=100, decimal_places=1
+    )
+    cpus = forms.DecimalField(label=_("CPU cores"), min_value=Decimal("0.1"), decimal_places=3, max_digits=8)
+    memory_gb = forms.DecimalField(label=_("Memory, in GiB"), min_value=Decimal("0.0625"), decimal_places=4, max_digits=10)
+    time_limit = SpanField(label=_("Time limit"), help_text=_("For example 30m, 2h or 1d 12h. The job is ended then."))
+    retries = forms.IntegerField(
+        label=_("Retries"), min_value=0, max_value=20, help_text=_("How often it is run again by itself when it fails.")
+    )
+    priority = forms.IntegerField(
+        label=_("Priority"), min_value=-100, max_value=100, help_text=_("Higher goes first.")
+    )
+    tags = forms.CharField(label=_("Tags"), required=False, help_text=_("With commas between them."))
+    variables = forms.CharField(
+        label=_("Environment variables"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "placeholder": "KEY=value"}),
+        help_text=_("One KEY=value a line."),
+    )
+
+    def clean_tags(self) -> list[str]:
+        return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
+
+    def clean_variables(self) -> dict[str, str]:
+        lines = [line for line in self.cleaned_data["variables"].splitlines() if line.strip()]
+        wrong = next((line for line in lines if "=" not in line), None)
+        if wrong is not None:
+            raise forms.ValidationError(_("“%(line)s” has no = in it: write KEY=value."), params={"line": wrong})
+        pairs = (line.split("=", 1) for line in lines)
+        return {name.strip(): value for name, value in pairs}
+
+    def spec(self) -> Spec:
+        """What the cleaned form asks for."""
+        data = self.cleaned_data
+        return Spec(
+            name=data["name"],
+            command=data["command"].replace("\r\n", "\n"),
+            environment=data["environment"].strip(),
+            variables=data["variables"],
+            gpus=data["gpus"],
+            share=int(data["share"] * 10),
+            cpus=int(data["cpus"] * 1000),
+            memory_mb=int(data["memory_gb"] * 1024),
+            time_limit_s=data["time_limit"],
+            retries=data["retries"],
+            priority=data["priority"],
+            tags=data["tags"],
+        )
+
+    def explain(self, faults: dict[str, str]) -> None:
+        """Put the spec's faults beside the fields that people see."""
+        for name, sentence in faults.items():
+            field = {"memory_mb": "memory_gb", "time_limit_s": "time_limit"}.get(name, name)
+            self.add_error(field if field in self.fields else None, sentence)
+
+    @staticmethod
+    def initial_of(spec: Spec) -> dict[str, Any]:
+        return {
+            "name": spec.name,
+            "command": spec.command,
+            "environment": spec.environment,
+            "gpus": spec.gpus,
+            "share": Decimal(spec.share) / 10,
+            "cpus": Decimal(spec.cpus) / 1000,
+            "memory_gb": Decimal(spec.memory_mb) / 1024,
+            "time_limit": spec.time_limit_s,
+            "retries": spec.retries,
+            "priority": spec.priority,
+            "tags": ", ".join(spec.tags),
+            "variables": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
+        }
+
+
+class PriceForm(forms.Form):
+    """An operator's new price."""
+
+    device_model = forms.ModelChoiceField(label=_("Device model"), queryset=None)
+    per_hour = forms.DecimalField(label=_("Price of an hour"), min_value=0, max_digits=12, decimal_places=6)
+    valid_from = forms.DateTimeField(
+        label=_("Valid from (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        from haein.cluster.models import DeviceModel
+
+        super().__init__(*args, **kwargs)
+        self.fields["device_model"].queryset = DeviceModel.objects.order_by("name")  # type: ignore[attr-defined]

@@ -1,0 +1,126 @@
+"""Turns rows into what a page shows: words, shapes, amounts; no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from billing import statements
+from haein.lib import money
+from jobs import wording
+from jobs.models import STATE_NAMES, Job
+from jobs.states import State
+
+TONES = {
+    State.QUEUED: "waiting",
+    State.STARTING: "active",
+    State.RUNNING: "active",
+    State.SUCCEEDED: "good",
+    State.FAILED: "bad",
+    State.CANCELLED: "quiet",
+    State.TIMED_OUT: "bad",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as every list shows it."""
+
+    id: UUID
+    short: str
+    name: str
+    url: str
+    state: str
+    state_name: str
+    tone: str
+    by: str
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    shape: str
+    cost: str
+    reason: str
+    tags: Sequence[str]
+    priority: int
+
+
+def job_row(job: Job, cost: int, *, reason: str | None = None) -> JobRow:
+    return JobRow(
+        id=job.pk,
+        short=job.short_id,
+        name=job.name,
+        url=job_url(job.pk),
+        state=job.state,
+        state_name=str(STATE_NAMES[State(job.state)]),
+        tone=TONES[State(job.state)],
+        by=str(job.submitted_by),
+        created=job.created_at,
+        started=job.started_at,
+        ended=job.ended_at,
+        shape=shape(job.gpus, job.share),
+        cost=amount(cost),
+        reason=wording.sentence(job.reason, job.reason_values) if reason is None else reason,
+        tags=job.tags,
+        priority=job.priority,
+    )
+
+
+def job_rows(jobs: Iterable[Job], *, now: datetime) -> list[JobRow]:
+    """Rows for a list, their costs fetched together."""
+    found = list(jobs)
+    costs: Mapping[UUID, int] = statements.of_jobs([job.pk for job in found], now=now) if found else {}
+    return [job_row(job, costs[job.pk]) for job in found]
+
+
+def job_url(job_id: UUID) -> str:
+    return reverse("job", args=[job_id])
+
+
+def shape(gpus: int, share: int) -> str:
+    if not gpus:
+        return _("CPU only")
+    if share == 1000:
+        return ngettext("%(gpus)d GPU", "%(gpus)d GPUs", gpus) % {"gpus": gpus}
+    return _("%(gpus)d × %(share)s GPU") % {"gpus": gpus, "share": percent(share)}
+
+
+def percent(thousandths: int) -> str:
+    return f"{thousandths / 10:g} %"
+
+
+def cores(thousandths: int) -> str:
+    return f"{thousandths / 1000:g}"
+
+
+def memory(mb: int) -> str:
+    return f"{mb / 1024:g} GiB" if mb >= 1024 else f"{mb} MiB"
+
+
+def span(seconds: int) -> str:
+    """Seconds as people say them, exact: 1 d 2 h 3 min 4 s."""
+    units = [(86_400, _("d")), (3600, _("h")), (60, _("min")), (1, _("s"))]
+    parts = []
+    for size, name in units:
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts) or f"0 {_('s')}"
+
+
+def elapsed(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    if start is None:
+        return ""
+    return span(max(0, int(((end or now) - start) / timedelta(seconds=1))))
+
+
+def amount(micro: int, *, fine: bool = True) -> str:
+    """Small amounts with four digits after the point, so that a minute of a slice is not shown as nothing."""
+    extra = 2 if fine and abs(micro) < 10 * money.MICRO else 0
+    return money.text(micro, settings.HAEIN_CURRENCY, extra=extra)

@@ -1,0 +1,27 @@
+"""The addresses of the pages."""
+
+from django.urls import path
+
+from dashboard.views import money, people, place, work
+
+urlpatterns = [
+    path("", work.overview, name="overview"),
+    path("setup/<str:token>/", people.setup, name="setup"),
+    path("accounts/keep/", people.keep_account, name="keep_account"),
+    path("jobs/", work.jobs, name="jobs"),
+    path("jobs/new/", work.job_new, name="job_new"),
+    path("jobs/new/quote/", work.quote, name="quote"),
+    path("jobs/<uuid:job_id>/", work.job, name="job"),
+    path("jobs/<uuid:job_id>/cancel/", work.job_cancel, name="job_cancel"),
+    path("jobs/<uuid:job_id>/retry/", work.job_retry, name="job_retry"),
+    path("jobs/<uuid:job_id>/clone/", work.job_clone, name="job_clone"),
+    path("jobs/<uuid:job_id>/log/", work.job_log, name="job_log"),
+    path("jobs/<uuid:job_id>/log.txt", work.job_log_download, name="job_log_download"),
+    path("jobs/<uuid:job_id>/files/", work.job_files, name="job_files"),
+    path("jobs/<uuid:job_id>/files/download/", work.job_file, name="job_file"),
+    path("examples/<slug:name>/run/", work.example_run, name="example"),
+    path("billing/", money.billing, name="billing"),
+    path("billing/usage.csv", money.billing_csv, name="billing_csv"),
+    path("cluster/", place.cluster, name="cluster"),
+    path("operator/prices/", money.prices_page, name="prices"),
+]

@@ -1,0 +1,260 @@
+"""The contract between Haein and whatever runs the work: every backend answers these questions and no others.
+
+The words used here:
+
+- an *attempt* is one run of a job; its id (a UUID made by Haein) is the identity of the run everywhere;
+- a backend is *asked*, it never calls back: it imports nothing of jobs, and it never writes to the database;
+- every method may be called again with the same arguments, from another process, after any process was killed.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import BinaryIO
+from uuid import UUID
+
+
+class BackendDown(Exception):
+    """The backend can't be asked now (a socket, a daemon, a network). Nothing was changed; ask again later."""
+
+
+class Refused(Exception):
+    """The backend will never accept this launch. The message is a sentence for the job's owner."""
+
+
+class Capability(enum.Enum):
+    """What a backend may or may not be able to do; asked for before a job is accepted."""
+
+    PYTHON_ENVIRONMENTS = "python environments"
+    CONTAINER_IMAGES = "container images"
+    FRACTIONS = "fractions"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A named Python environment that jobs may ask for. `ready` is False while it is being made."""
+
+    name: str
+    description: str
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFact:
+    """One GPU as the backend sees it. `memory_mb` in MiB; `problem` is a sentence when it is not healthy."""
+
+    index: int
+    uuid: str
+    model: str
+    memory_mb: int
+    emulated: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it."""
+
+    name: str
+    cpus: int
+    memory_mb: int
+    emulated: bool
+    devices: tuple[DeviceFact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceGrant:
+    """A share of one device that an attempt may use; `units` in thousandths (1000 is the whole device)."""
+
+    device_uuid: str
+    device_index: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a backend needs to start one attempt.
+
+    `cpus` in thousandths of a core, `memory_mb` in MiB, times in seconds. `variables` are the user's own environment
+    variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...), which win.
+    `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or unpacked) into
+    the job's folder on its first attempt. `environment` names one of `environments()` or is an image reference.
+    """
+
+    attempt_id: UUID
+    attempt_number: int
+    job_id: UUID
+    job_name: str
+    team_id: UUID
+    node: str
+    command: str
+    environment: str
+    slices: tuple[SliceGrant, ...]
+    cpus: int
+    memory_mb: int
+    time_limit_s: int
+    grace_s: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+    upload: str = ""
+    upload_name: str = ""
+
+
+class Phase(enum.Enum):
+    """How far an attempt has come, as the backend sees it."""
+
+    UNKNOWN = "unknown"  # never launched here, or launched and not yet begun: launching it (again) is safe
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Cause(enum.Enum):
+    """Why an attempt ended. The operator's faults are those whose time nobody pays for."""
+
+    EXITED = "exited"  # by itself, with `exit_code`
+    SIGNALLED = "signalled"  # by a signal that Haein did not send, `signal`
+    TIME_LIMIT = "time limit"
+    MEMORY_LIMIT = "memory limit"
+    STOPPED = "stopped"  # because stop() was called
+    NOT_STARTED = "not started"  # the command could not be started: the user's fault (no such file, ...)
+    LOST = "lost"  # the machine or the runner went away: the operator's fault
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the backend knows of one attempt.
+
+    Times are seconds since the epoch, by the clock of the machine that ran it. `started_at` is the moment the
+    command's process ran; `ended_at` the moment its whole process tree was gone. `detail` is a sentence for the
+    job's owner, in English.
+    """
+
+    attempt_id: UUID
+    phase: Phase
+    started_at: float | None = None
+    ended_at: float | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a job's log: `at` in seconds since the epoch, `stream` one of "out", "err", "haein"."""
+
+    at: float
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Whole lines of a log between two offsets.
+
+    Offsets are bytes into the log as it was written and only grow; they stay valid when old parts were dropped by the
+    cap. `skipped` counts the bytes between what was asked for and `start` that are no longer kept.
+    `next` is where the following chunk begins; `end` is the log's present end.
+    """
+
+    start: int
+    next: int
+    end: int
+    skipped: int
+    lines: tuple[LogLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one attempt uses at one instant. `cpu` is cores in use (1.5 is one and a half), `memory_mb` MiB of host
+    memory. `devices` has one row per device held: (uuid, utilization in percent, memory in MiB); None where the
+    reading does not exist."""
+
+    attempt_id: UUID
+    at: float
+    cpu: float | None
+    memory_mb: float | None
+    processes: int
+    devices: tuple[tuple[str, float | None, float | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A file or folder in a job's working folder; `path` relative to it, `size` in bytes."""
+
+    path: PurePosixPath
+    is_folder: bool
+    size: int
+    modified_at: float
+
+
+class Backend(abc.ABC):
+    """A cluster backend. Any method may raise BackendDown; none raises for an attempt that it does not know."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    @abc.abstractmethod
+    def environments(self) -> Sequence[Environment]:
+        """The Python environments that jobs may name."""
+
+    @abc.abstractmethod
+    def inventory(self) -> Sequence[NodeFact]:
+        """Every node with its devices, as they are now."""
+
+    @abc.abstractmethod
+    def launch(self, launch: Launch) -> None:
+        """Start the attempt. Calling it twice starts it once: an attempt that has begun, or has ended, is left alone.
+
+        Returns when the start is recorded durably enough that `observe` will say RUNNING or ENDED sooner or later.
+        Raises Refused when it can never be started; the attempt is then known as ended (NOT_STARTED).
+        """
+
+    @abc.abstractmethod
+    def observe(self, attempts: Collection[UUID]) -> Mapping[UUID, Sight]:
+        """One Sight for every id asked for, in one call. An id never launched has phase UNKNOWN."""
+
+    @abc.abstractmethod
+    def stop(self, attempts: Collection[UUID]) -> None:
+        """Ask for the end: a signal, the launch's grace, then a kill of the whole tree. Returns at once.
+
+        An attempt that has ended, or is not known, is left alone.
+        """
+
+    @abc.abstractmethod
+    def read_log(self, attempt: UUID, offset: int, limit: int) -> LogChunk:
+        """Whole lines from the first that begins at or after `offset`: at most `limit` bytes of them, but at least one
+        line where there is one. A negative offset counts from the end. An unknown attempt has an empty log."""
+
+    @abc.abstractmethod
+    def readings(self, attempts: Collection[UUID]) -> Sequence[Reading]:
+        """The newest reading of each running attempt that has one."""
+
+    @abc.abstractmethod
+    def list_files(self, job: UUID, folder: PurePosixPath) -> Sequence[FileFact]:
+        """What is in one folder of the job's working folder, sorted by name; empty when there is none.
+
+        Raises FileNotFoundError for a path that is not there or leads outside the job's folder.
+        """
+
+    @abc.abstractmethod
+    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, int]:
+        """A regular file of the job, open for reading, and its size. Raises FileNotFoundError as list_files does."""
+
+    @abc.abstractmethod
+    def forget(self, attempts: Collection[UUID]) -> None:
+        """Drop what is kept of ended attempts (records and logs). Running ones are left alone."""
+
+    def log_stream(self, attempt: UUID) -> Iterator[LogLine]:
+        """Every kept line of the log as it is now, from the first on, in bounded memory."""
+        offset = 0
+        while True:
+            chunk = self.read_log(attempt, offset, 1 << 20)
+            yield from chunk.lines
+            if chunk.next >= chunk.end:
+                return
+            offset = chunk.next

@@ -1,0 +1,90 @@
+"""The steps between fork and exec that turn a copy of the runner into the job's own process.
+
+The order matters: what needs privileges comes before they are dropped, and the kernel's confinement comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from haein.cluster.backends.local import landlock
+from haein.cluster.backends.local.orders import Order
+
+PR_SET_PDEATHSIG = 1
+READY = b"+"
+MOST_PROCESSES = 8192  # enough for any training; low enough that a fork bomb can still be ended
+OUT_OF_MEMORY_SCORE = 500  # the kernel's own killer takes a job before it takes a part of Haein
+
+
+def become_job(order: Order, *, out: int, err: int, news: int, go: int) -> None:
+    """Never returns. Writes READY to `news`, waits for a byte from `go`, and executes the command.
+
+    Anything else on `news` is a sentence saying what failed; nothing after READY means that the command runs.
+    """
+    try:
+        _prepare(order, out, err)
+    except BaseException as problem:
+        os.write(news, str(problem).encode(errors="replace"))
+        os._exit(126)
+    os.write(news, READY)
+    # An empty answer means that the runner died before the start was on record: the command must not run.
+    if os.read(go, 1) != READY:
+        os._exit(126)
+    try:
+        os.execve(order.shell, [order.shell, "-c", order.command], dict(_split(item) for item in order.variable))
+    except OSError as problem:
+        os.write(news, str(problem).encode(errors="replace"))
+    os._exit(126)
+
+
+def _prepare(order: Order, out: int, err: int) -> None:
+    os.setsid()
+    _reset_signals()
+    _connect(order, out, err)
+    _limit(order)
+    if order.uid:
+        os.setgroups([])
+        os.setresgid(order.gid, order.gid, order.gid)
+        os.setresuid(order.uid, order.uid, order.uid)
+    # The team's jobs run as different users of one group: what one writes in the team's folder the others may change.
+    os.umask(0o007)
+    os.chdir(order.work)
+    # Without its runner nobody would keep the job's limits or its log. (A change of user would clear this.)
+    landlock.call(landlock.libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    landlock.confine(readable=order.readable, devices=order.device, writable=order.writable)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _connect(order: Order, out: int, err: int) -> None:
+    if order.uid:
+        # Else /dev/stdout, opened by its name, would answer "permission denied".
+        os.fchown(out, order.uid, order.gid)
+        os.fchown(err, order.uid, order.gid)
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    for source, target in ((nothing, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+
+
+def _limit(order: Order) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = MOST_PROCESSES if hard == resource.RLIM_INFINITY else min(MOST_PROCESSES, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OUT_OF_MEMORY_SCORE))
+    cores = sorted(os.sched_getaffinity(0))
+    if order.cores < len(cores):
+        os.sched_setaffinity(0, {cores[(order.first_core + n) % len(cores)] for n in range(order.cores)})
+
+
+def _split(item: str) -> tuple[str, str]:
+    name, _, value = item.partition("=")
+    return name, value

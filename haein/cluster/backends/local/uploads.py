@@ -1,0 +1,141 @@
+"""What a user uploaded, put into the job's folder without trusting a word of it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from haein.cluster.backends.base import Refused
+
+MOST_FILES = 100_000
+COPY_SIZE = 256 * 1024
+LARGEST_HEADER = 16 * 1024 * 1024
+
+
+class Entry:
+    """One file of an archive (or a folder, when `file` is None)."""
+
+    def __init__(self, name: str, file: IO[bytes] | None, executable: bool) -> None:
+        self.path = safe_path(name)
+        self.file = file
+        self.executable = executable
+
+
+def place(upload: Path, name: str, folder: Path, limit: int) -> None:
+    """Unpack an archive, or copy any other file, into the empty folder; `limit` is in bytes.
+
+    Raises Refused, with a sentence, for an archive that is broken, too large, or reaches outside the folder.
+    """
+    lower = name.lower()
+    try:
+        if lower.endswith((".tar.gz", ".tgz")):
+            _write(_tar_entries(upload, limit), folder, limit)
+        elif lower.endswith(".zip"):
+            _write(_zip_entries(upload), folder, limit)
+        else:
+            with upload.open("rb") as file:
+                _write(iter([Entry(name or upload.name, file, executable=False)]), folder, limit)
+    except FileNotFoundError:
+        raise Refused("The uploaded file is no longer on the server. Please upload it again.") from None
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError) as error:
+        raise Refused(f"The upload {name!r} is not a readable archive: {error}.") from None
+    except (NotImplementedError, RuntimeError) as error:
+        raise Refused(f"The upload {name!r} can't be unpacked: {error}.") from None
+
+
+def safe_path(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or not name:
+        raise Refused(f"The upload names {name!r}: a file must stay within the job's folder.")
+    if any(len(os.fsencode(part)) > 255 for part in path.parts) or len(os.fsencode(name)) > 2048:
+        raise Refused(f"The upload names a file that no disk can keep: {name[:80]!r}... is too long.")
+    return path
+
+
+class _GentleGzip(gzip.GzipFile):
+    """Decompression that won't be talked into one huge read: tar headers may claim any size and are read whole."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0 or size > LARGEST_HEADER:
+            raise tarfile.ReadError("a header in it is too large")
+        return super().read(size)
+
+
+def _tar_entries(upload: Path, limit: int) -> Iterator[Entry]:
+    claimed = 0
+    with _GentleGzip(upload) as data, tarfile.TarFile(fileobj=data) as archive:
+        for member in archive:
+            # Counted from the headers too: to skip a member is to decompress it.
+            claimed += member.size
+            _check_size(claimed, limit)
+            if not member.isreg() and not member.isdir():
+                raise Refused(f"The upload holds {member.name!r}, which is neither a file nor a folder (a link?).")
+            yield Entry(member.name, archive.extractfile(member), bool(member.mode & 0o100))
+            archive.members.clear()  # type: ignore[attr-defined]  # else a million tiny members stay in memory
+
+
+def _zip_entries(upload: Path) -> Iterator[Entry]:
+    with zipfile.ZipFile(upload) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise Refused(f"The upload holds {info.filename!r}, which is neither a file nor a folder (a link?).")
+            if info.is_dir():
+                yield Entry(info.filename, None, executable=False)
+            else:
+                with archive.open(info) as file:
+                    yield Entry(info.filename, file, bool(mode & 0o100))
+
+
+def _write(entries: Iterator[Entry], folder: Path, limit: int) -> None:
+    total = 0
+    for count, entry in enumerate(entries, start=1):
+        if count > MOST_FILES:
+            raise Refused(f"The upload holds more than {MOST_FILES:,} files.")
+        target = folder / entry.path
+        try:
+            if entry.file is None:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                total += _copy(entry.file, file, limit - total, limit)
+            target.chmod(0o770 if entry.executable else 0o660)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError):
+            raise Refused(f"The upload holds {str(entry.path)!r} both as a file and as a folder.") from None
+
+
+def _copy(source: IO[bytes], target: IO[bytes], left: int, limit: int) -> int:
+    """Copy what is really there, whatever the archive said of its size."""
+    copied = 0
+    while block := source.read(COPY_SIZE):
+        copied += len(block)
+        _check_size(limit - left + copied, limit)
+        target.write(block)
+    return copied
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise Refused(f"The upload is larger than {limit / 1e6:,.0f} MB when unpacked, which is the most allowed.")
+
+
+def give(folder: Path, uid: int, gid: int) -> None:
+    """Make the folder and all in it belong to the job; links are not followed (and there are none)."""
+    for path, _, files in os.walk(folder):
+        os.chown(path, uid, gid)
+        os.chmod(path, 0o2770)
+        for name in files:
+            os.chown(os.path.join(path, name), uid, gid, follow_symlinks=False)
+
+
+def discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,58 @@
+"""Where it runs: nodes and their devices, as the backend last reported them."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+WHOLE = 1000  # a device in thousandths
+
+
+class DeviceModel(models.Model):
+    """A kind of GPU: what prices and requests name."""
+
+    name = models.CharField(max_length=80, unique=True)
+    memory_mb = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Node(models.Model):
+    """A machine. CPUs in thousandths of a core, memory in MiB: what jobs may use of it."""
+
+    name = models.CharField(max_length=253, unique=True)
+    cpus = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    emulated = models.BooleanField()
+    present = models.BooleanField(default=True)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Device(models.Model):
+    """One GPU. `problem` is a sentence when it can't be used; a device that is gone stays, for the bills' sake."""
+
+    node = models.ForeignKey(Node, models.PROTECT, related_name="devices")
+    uuid = models.CharField(max_length=80, unique=True)
+    index = models.PositiveIntegerField()
+    model = models.ForeignKey(DeviceModel, models.PROTECT, related_name="devices")
+    capacity = models.PositiveIntegerField(default=WHOLE)
+    emulated = models.BooleanField()
+    present = models.BooleanField(default=True)
+    problem = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["node__name", "index"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(capacity__gt=0), name="device_capacity"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node}/gpu{self.index}"
+
+    @property
+    def usable(self) -> bool:
+        return self.present and not self.problem

@@ -1,0 +1,20 @@
+"""The backend that this server drives, made once a process from the settings."""
+
+from functools import cache
+
+from django.conf import settings
+
+from haein.cluster.backends.base import Backend
+from haein.cluster.backends.local.backend import LocalBackend
+
+
+@cache
+def backend() -> Backend:
+    return LocalBackend(
+        settings.HAEIN_VAR,
+        emulated_devices=settings.HAEIN_EMULATED_DEVICES,
+        emulated_model=settings.HAEIN_EMULATED_MODEL,
+        emulated_memory_mb=settings.HAEIN_EMULATED_MEMORY_MB,
+        service_gid=settings.HAEIN_SERVICE_GID,
+        log_cap_mb=settings.HAEIN_LOG_MB,
+    )

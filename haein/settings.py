@@ -1,0 +1,239 @@
+"""What the server is made of and how it is set, from HAEIN_* variables or the file that `make up` wrote.
+
+docs/settings.md lists the variables; a test holds that page and this file together.
+"""
+
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+
+from haein.lib.env import Environment, Misconfigured
+
+BASE = Path(__file__).resolve().parent.parent
+VERSION = next(line.split()[1] for line in (BASE / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+
+HAEIN_VAR = Path(Environment(Path()).text("HAEIN_VAR", str(BASE / "var"))).resolve()
+env = Environment(HAEIN_VAR / "secrets" / "haein.env")
+
+# --- who may talk to us ------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.text("HAEIN_SECRET_KEY")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        f"HAEIN_SECRET_KEY is not set and {HAEIN_VAR}/secrets/haein.env is not there. Run `make up` once, or set it."
+    )
+DEBUG = env.flag("HAEIN_DEBUG")
+ALLOWED_HOSTS = env.words("HAEIN_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
+# The address in e-mails, and whether cookies are for HTTPS only.
+HAEIN_URL = env.text("HAEIN_URL", f"http://localhost:{env.text('HAEIN_PORT', '8000')}").rstrip("/")
+_https = HAEIN_URL.startswith("https://")
+CSRF_TRUSTED_ORIGINS = [HAEIN_URL]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        # plotly.js sets style attributes on what it draws; no script is allowed inline or by eval.
+        "style-src": [SELF],
+        "style-src-attr": ["'unsafe-inline'"],
+        "connect-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    }
+}
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "haein.apps.HaeinConfig",
+    "haein.tenants",
+    "haein.cluster",
+    "haein.telemetry",
+    "jobs",
+    "billing",
+    "dashboard",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "channels",
+    "allauth",
+    "allauth.account",
+    "django_htmx",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "dashboard.outage.OutageMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "dashboard.scoping.ScopeMiddleware",
+]
+
+ROOT_URLCONF = "haein.urls"
+ASGI_APPLICATION = "haein.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "dashboard.scoping.page",
+            ],
+        },
+    }
+]
+
+
+def _database(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise Misconfigured("HAEIN_DATABASE_URL must look like postgresql://user:password@host:5432/name")
+    options = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", "") or unquote(parts.hostname or ""),
+        "PORT": parts.port or "",
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            **options,
+            "connect_timeout": 3,
+            # One pool a process: threads of the web and of the worker share it. The embedded server takes 200.
+            "pool": {"min_size": 1, "max_size": 20, "timeout": 5, "max_idle": 60},
+        },
+    }
+
+
+DATABASES = {"default": _database(env.text("HAEIN_DATABASE_URL", "postgresql://haein@127.0.0.1:5432/haein"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+HAEIN_REDIS_URL = env.text("HAEIN_REDIS_URL", "redis://127.0.0.1:6379/0")
+# redis-py's own default is 5 s to read and none to connect; both are named wherever a client is made.
+HAEIN_REDIS_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 1}
+
+
+def _broker(url: str) -> str:
+    """Kombu writes a Unix socket's address in its own way."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = dict(parse_qsl(parts.query)).get("db", "0")
+    return f"redis+socket://:{parts.password or ''}@{parts.path}?virtual_host={database}"
+
+
+CELERY_BROKER_URL = _broker(HAEIN_REDIS_URL)
+CELERY_BROKER_TRANSPORT_OPTIONS = {**HAEIN_REDIS_OPTIONS, "retry_on_timeout": False}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+# A tick that could not run in time is worthless: the next one finds the same work.
+CELERY_BEAT_SCHEDULE = {
+    "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
+    "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},
+}
+
+# Counters of sign-in attempts live here; a process of its own counts for itself, so nothing waits for Redis.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "tenants.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "overview"
+ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_ADAPTER = "dashboard.accounts.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "dashboard.accounts.SignupForm"}
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+
+EMAIL_BACKEND = (
+    "django.core.mail.backends.smtp.EmailBackend"
+    if env.text("HAEIN_SMTP_HOST")
+    else "django.core.mail.backends.console.EmailBackend"
+)
+EMAIL_HOST = env.text("HAEIN_SMTP_HOST")
+EMAIL_PORT = env.number("HAEIN_SMTP_PORT", 587, least=1)
+EMAIL_HOST_USER = env.text("HAEIN_SMTP_USER")
+EMAIL_HOST_PASSWORD = env.text("HAEIN_SMTP_PASSWORD")
+EMAIL_USE_TLS = env.flag("HAEIN_SMTP_TLS", True)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("HAEIN_MAIL_FROM", "Haein <haein@localhost>")
+
+# --- words, times, files -----------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English"))]
+LOCALE_PATHS = [BASE / "locale"]
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE / "static"]
+# Served from where they lie, so that a first start has nothing to collect.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+HAEIN_UPLOAD_BYTES = env.number("HAEIN_UPLOAD_MB", 512, least=1) << 20
+FILE_UPLOAD_TEMP_DIR = HAEIN_VAR / "uploads"
+FILE_UPLOAD_PERMISSIONS = 0o640
+
+# --- the cluster and the money -----------------------------------------------------------------------------------
+
+HAEIN_EMULATED_DEVICES = env.number("HAEIN_EMULATED_DEVICES", 8, least=1)
+HAEIN_EMULATED_MODEL = env.text("HAEIN_EMULATED_MODEL", "B200")
+HAEIN_EMULATED_MEMORY_MB = env.number("HAEIN_EMULATED_MEMORY_MB", 183_359, least=1)
+HAEIN_SERVICE_GID = env.number("HAEIN_SERVICE_GID", 0) or None
+HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
+HAEIN_LOG_MB = env.number("HAEIN_LOG_MB", 128, least=32)
+HAEIN_CURRENCY = env.text("HAEIN_CURRENCY", "USD")
+# What an hour of a device costs until an operator says otherwise.
+HAEIN_FIRST_PRICE = env.text("HAEIN_FIRST_PRICE", "4.00")
+
+LOGGING_CONFIG = None

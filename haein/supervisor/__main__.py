@@ -1,0 +1,33 @@
+"""`up` runs the whole house in the foreground; `services [--var DIR] -- COMMAND` runs one command on its ground."""
+
+import sys
+from pathlib import Path
+
+from haein.supervisor.refusal import Refusal
+
+USAGE = "use: python -m haein.supervisor up | services [--var DIR] -- COMMAND ..."
+
+
+def main(arguments: list[str]) -> int:
+    # Imported by need: what serves tests is no burden on the process that rests beside the house.
+    match arguments:
+        case ["up"]:
+            from haein.supervisor import up
+
+            return up.run()
+        case ["services", "--", *command] if command:
+            from haein.supervisor import services
+
+            return services.run(command, None)
+        case ["services", "--var", folder, "--", *command] if command:
+            from haein.supervisor import services
+
+            return services.run(command, Path(folder))
+    raise Refusal(USAGE)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Refusal as refusal:
+        sys.exit(f"haein: {refusal}")

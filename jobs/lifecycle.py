@@ -1,0 +1,223 @@
+"""Moves what was decided: launches, observes, ends. Each function loads, then talks to the backend, then applies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils.translation import gettext_noop
+
+from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Refused, Sight, SliceGrant
+from haein.lib import clock
+from jobs import moves, uploads
+from jobs.models import Allocation, Attempt, Job
+from jobs.states import ACTIVE
+from jobs.states import Event as Kind
+
+log = structlog.get_logger(__name__)
+
+# Whoever leased a launch and was killed is taken for dead after this; launching again is safe by the contract.
+LAUNCH_LEASE = timedelta(seconds=10)
+MOST_LOST = 3
+_AT_ONCE = 4
+
+
+def launch(backend: Backend, *, now: datetime) -> int:
+    """Start the attempts that wait for it; returns how many were tried."""
+    attempts = _lease(now)
+    if attempts:
+        launches = [_launch_of(attempt) for attempt in attempts]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="launch") as pool:
+            list(pool.map(lambda each: _talk(backend, each), launches))
+    return len(attempts)
+
+
+@transaction.atomic
+def _lease(now: datetime) -> list[Attempt]:
+    waiting = (
+        Attempt.objects.filter(state=Attempt.State.STARTING, job__cancel_requested_at=None)
+        .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE))
+        .order_by("placed_at")
+        .values_list("pk", flat=True)[:100]
+    )
+    mine = list(Attempt.objects.select_for_update(skip_locked=True, of=("self",)).filter(pk__in=list(waiting)).filter(
+        Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE), state=Attempt.State.STARTING
+    ).values_list("pk", flat=True))
+    Attempt.objects.filter(pk__in=mine).update(launched_at=now)
+    return list(
+        Attempt.objects.filter(pk__in=mine)
+        .select_related("job__upload", "node")
+        .prefetch_related("allocations__device")
+        .order_by("placed_at")
+    )
+
+
+def _launch_of(attempt: Attempt) -> Launch:
+    job = attempt.job
+    grants = sorted(attempt.allocations.all(), key=lambda allocation: allocation.device.index)
+    return Launch(
+        attempt_id=attempt.pk,
+        attempt_number=attempt.number,
+        job_id=job.pk,
+        job_name=job.name,
+        team_id=job.team_id,
+        node=attempt.node.name,
+        command=job.command,
+        environment=job.environment,
+        slices=tuple(SliceGrant(a.device.uuid, a.device.index, a.units) for a in grants),
+        cpus=attempt.cpus,
+        memory_mb=attempt.memory_mb,
+        time_limit_s=job.time_limit_s,
+        grace_s=settings.HAEIN_GRACE_SECONDS,
+        variables=job.variables,
+        upload=str(uploads.path(job.upload)) if job.upload else "",
+        upload_name=job.upload.name if job.upload else "",
+    )
+
+
+def _talk(backend: Backend, launch: Launch) -> None:
+    try:
+        backend.launch(launch)
+    except Refused as refusal:
+        log.info("launch refused", job=str(launch.job_id), why=str(refusal))
+    except BackendDown as error:
+        log.warning("launch must wait", job=str(launch.job_id), why=str(error))
+
+
+def observe(backend: Backend, *, now: datetime) -> list[UUID]:
+    """Bring the rows in step with what runs; returns the attempts that are running."""
+    loaded = {attempt.pk: attempt for attempt in _open_attempts()}
+    if not loaded:
+        return []
+    unwanted = [pk for pk, attempt in loaded.items() if attempt.job.cancel_requested_at]
+
+    if unwanted:
+        backend.stop(unwanted)
+    sights = backend.observe(list(loaded))
+
+    begun = [s for s in sights.values() if s.started_at is not None and loaded[s.attempt_id].state == "starting"]
+    _begin(begun, now)
+    _end([s for s in sights.values() if s.phase is Phase.ENDED], now)
+    _drop([pk for pk in unwanted if sights[pk].phase is Phase.UNKNOWN], now)
+    return [pk for pk, sight in sights.items() if sight.phase is Phase.RUNNING]
+
+
+def _open_attempts() -> Iterable[Attempt]:
+    return Attempt.objects.exclude(state=Attempt.State.ENDED).select_related("job")
+
+
+@transaction.atomic
+def _begin(sights: Sequence[Sight], now: datetime) -> None:
+    """Its process runs: from this moment it costs."""
+    by_id = {sight.attempt_id: sight for sight in sights}
+    won = list(_locked(by_id, [Attempt.State.STARTING]))
+    reasons: dict[UUID, moves.Why] = {}
+    for attempt in won:
+        attempt.state = Attempt.State.RUNNING
+        attempt.started_at = _moment(by_id[attempt.pk].started_at, now)
+        reasons[attempt.job_id] = moves.Why(
+            "runs", {"node": attempt.node.name}, attempt=attempt.number, at=attempt.started_at
+        )
+    Attempt.objects.bulk_update(won, ["state", "started_at"])
+    for attempt in won:
+        Allocation.objects.filter(attempt=attempt, billable_from=None).update(billable_from=attempt.started_at)
+    moves.apply(Kind.RUN, reasons, now=now)
+
+
+@transaction.atomic
+def _end(sights: Sequence[Sight], now: datetime) -> None:
+    """The process tree is gone: what it held is free, and its job goes where the cause leads."""
+    by_id = {sight.attempt_id: sight for sight in sights}
+    won = list(_locked(by_id, [Attempt.State.STARTING, Attempt.State.RUNNING]))
+    verdicts: dict[Kind, dict[UUID, moves.Why]] = {}
+    for attempt in won:
+        sight = by_id[attempt.pk]
+        _close(attempt, sight, now)
+        kind, why = verdict(attempt, sight)
+        verdicts.setdefault(kind, {})[attempt.job_id] = why
+        if kind in {Kind.FAIL, Kind.REQUEUE} and sight.cause is not Cause.LOST:
+            Job.objects.filter(pk=attempt.job_id).update(failures=F("failures") + 1)
+    Attempt.objects.bulk_update(won, ["state", "started_at", "ended_at", "cause", "exit_code", "signal", "detail"])
+    for kind, reasons in verdicts.items():
+        moves.apply(kind, reasons, now=now)
+
+
+def _close(attempt: Attempt, sight: Sight, now: datetime) -> None:
+    attempt.state = Attempt.State.ENDED
+    attempt.ended_at = max(_moment(sight.ended_at, now), attempt.started_at or attempt.placed_at)
+    attempt.cause = sight.cause.value if sight.cause else ""
+    attempt.exit_code, attempt.signal, attempt.detail = sight.exit_code, sight.signal, sight.detail[:500]
+    Allocation.objects.filter(attempt=attempt, ended_at=None).update(
+        ended_at=attempt.ended_at, waived=sight.cause is Cause.LOST
+    )
+
+
+def verdict(attempt: Attempt, sight: Sight) -> tuple[Kind, moves.Why]:
+    """Where the end of an attempt leads its job, and the reason given."""
+    job, at = attempt.job, attempt.ended_at
+    by = job.cancel_requested_at and _canceller(job)
+
+    def why(code: str, **values: object) -> moves.Why:
+        return moves.Why(code, values, attempt=attempt.number, at=at)
+
+    match sight.cause:
+        case Cause.EXITED if sight.exit_code == 0:
+            return Kind.SUCCEED, why("succeeded")
+        case Cause.TIME_LIMIT:
+            return Kind.TIME_OUT, why("time_limit", limit=_span(job.time_limit_s))
+        case _ if by:
+            return Kind.CANCEL, why("cancelled", by=by)
+        case Cause.LOST:
+            lost = job.attempts.filter(cause=Cause.LOST.value).count() + 1
+            if lost > MOST_LOST:
+                return Kind.FAIL, why("lost_too_often", times=lost)
+            return Kind.REQUEUE, why("lost", detail=sight.detail)
+    detail = sight.detail or gettext_noop("The command ended with exit code %(code)s.") % {"code": sight.exit_code}
+    if job.failures < job.retries and sight.cause is not Cause.NOT_STARTED:
+        return Kind.REQUEUE, why("requeued", failure=job.failures + 1, allowed=job.retries, detail=detail)
+    return Kind.FAIL, why("explained", detail=detail)
+
+
+def _canceller(job: Job) -> str:
+    last = job.events.filter(reason="cancel_asked").order_by("-id").values_list("actor_name", flat=True).first()
+    return last or "haein"
+
+
+def _span(seconds: int) -> str:
+    return str(timedelta(seconds=seconds))
+
+
+@transaction.atomic
+def _drop(attempts: Sequence[UUID], now: datetime) -> None:
+    """Cancelled before anything was launched. The lease is the fence: once it is taken the launch must be seen out."""
+    won = [a for a in _locked(dict.fromkeys(attempts), [Attempt.State.STARTING]) if _never_launched(a, now)]
+    reasons = {}
+    for attempt in won:
+        _close(attempt, Sight(attempt.pk, Phase.ENDED, ended_at=now.timestamp(), cause=Cause.STOPPED), now)
+        reasons[attempt.job_id] = moves.Why("cancelled", {"by": _canceller(attempt.job)}, attempt=attempt.number)
+    Attempt.objects.bulk_update(won, ["state", "ended_at", "cause"])
+    moves.apply(Kind.CANCEL, reasons, now=now)
+
+
+def _never_launched(attempt: Attempt, now: datetime) -> bool:
+    return attempt.launched_at is None or attempt.launched_at < now - 3 * LAUNCH_LEASE
+
+
+def _locked(ids: Mapping[UUID, object], states: Sequence[str]) -> Iterable[Attempt]:
+    """The attempts still in one of these states, locked; the others were moved by somebody else."""
+    return (
+        Attempt.objects.select_for_update(of=("self",))
+        .filter(pk__in=list(ids), state__in=states, job__state__in=[str(state) for state in ACTIVE])
+        .select_related("job", "node")
+        .order_by("pk")
+    )
+
+
+def _moment(seconds: float | None, now: datetime) -> datetime:
+    return clock.from_epoch(seconds) if seconds is not None else now

@@ -1,0 +1,203 @@
+"""What was asked for (Job), each run of it (Attempt), what a run held (Allocation) and all that happened (Event)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from haein.cluster.models import Device, Node
+from haein.lib import ids
+from haein.tenants.models import Owned, Team, User
+from jobs.states import ACTIVE, ENDED, OPEN, State
+
+STATE_NAMES = {
+    State.QUEUED: _("Queued"),
+    State.STARTING: _("Starting"),
+    State.RUNNING: _("Running"),
+    State.SUCCEEDED: _("Succeeded"),
+    State.FAILED: _("Failed"),
+    State.CANCELLED: _("Cancelled"),
+    State.TIMED_OUT: _("Timed out"),
+}
+
+
+class Upload(Owned):
+    """A file that came with a job: kept by the server, copied into the job's folder when it first runs."""
+
+    id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
+    team = models.ForeignKey(Team, models.PROTECT)
+    name = models.CharField(max_length=255)
+    size = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+
+class Job(Owned):
+    """A job: its spec, its state, and what the queue needs to know of it.
+
+    CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds.
+    """
+
+    id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
+    team = models.ForeignKey(Team, models.PROTECT, related_name="jobs")
+    submitted_by = models.ForeignKey(User, models.PROTECT, related_name="jobs")
+    cloned_from = models.ForeignKey("self", models.SET_NULL, null=True, related_name="clones")
+
+    name = models.CharField(_("name"), max_length=120)
+    command = models.TextField(_("command"))
+    upload = models.ForeignKey(Upload, models.PROTECT, null=True)
+    variables = models.JSONField(default=dict)
+    environment = models.CharField(max_length=200)
+    gpus = models.PositiveIntegerField()
+    share = models.PositiveIntegerField()
+    cpus = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    time_limit_s = models.PositiveIntegerField()
+    retries = models.PositiveIntegerField(default=0)
+    priority = models.IntegerField(default=0)
+    tags = ArrayField(models.CharField(max_length=40), default=list)
+
+    state = models.CharField(max_length=12, choices=[(s.value, STATE_NAMES[s]) for s in State], default=State.QUEUED)
+    # Why it is where it is, as a code of jobs/wording.py with its values; for a queued job only the class of reason.
+    reason = models.CharField(max_length=40, blank=True)
+    reason_values = models.JSONField(default=dict)
+    cancel_requested_at = models.DateTimeField(null=True)
+    attempts_made = models.PositiveIntegerField(default=0)
+    # How many of the attempts count against `retries`: those the operator's machines spoiled do not.
+    failures = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+    queued_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(state__in=[s.value for s in State]), name="job_state"),
+            models.CheckConstraint(condition=Q(share__gte=1, share__lte=1000), name="job_share"),
+            models.CheckConstraint(
+                condition=Q(ended_at=None, state__in=[s.value for s in OPEN])
+                | Q(ended_at__isnull=False, state__in=[s.value for s in ENDED]),
+                name="job_ended_at",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["team", "-created_at"], name="job_by_team"),
+            models.Index(fields=["team", "state", "-created_at"], name="job_by_team_state"),
+            models.Index(F("priority").desc(), "queued_at", "id", condition=Q(state="queued"), name="job_queue"),
+            models.Index(
+                fields=["state"], condition=Q(state__in=[s.value for s in ACTIVE]), name="job_active"
+            ),
+            GinIndex(fields=["tags"], name="job_by_tag"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.short_id})"
+
+    @property
+    def short_id(self) -> str:
+        return ids.short(self.pk)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+
+class Attempt(models.Model):
+    """One run of a job on one node. `launched_at` is the lease of whoever is launching it."""
+
+    class State(models.TextChoices):
+        STARTING = "starting", _("starting")
+        RUNNING = "running", _("running")
+        ENDED = "ended", _("ended")
+
+    id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
+    job = models.ForeignKey(Job, models.PROTECT, related_name="attempts")
+    number = models.PositiveIntegerField()
+    node = models.ForeignKey(Node, models.PROTECT)
+    cpus = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    state = models.CharField(max_length=12, choices=State, default=State.STARTING)
+    placed_at = models.DateTimeField()
+    launched_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    cause = models.CharField(max_length=20, blank=True)
+    exit_code = models.IntegerField(null=True)
+    signal = models.IntegerField(null=True)
+    detail = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job", "number"], name="attempt_number_once"),
+            # Law 1 in the database itself: a job never runs twice at once.
+            models.UniqueConstraint(fields=["job"], condition=~Q(state="ended"), name="attempt_one_at_a_time"),
+            models.CheckConstraint(condition=Q(state__in=["starting", "running", "ended"]), name="attempt_state"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["state"], condition=~Q(state="ended"), name="attempt_open"),
+        ]
+
+
+class Allocation(models.Model):
+    """A share of one device that an attempt held, in thousandths; what billing pulls.
+
+    It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
+    is waived because the operator's machine was at fault. All three are the runner's own clock readings.
+    """
+
+    attempt = models.ForeignKey(Attempt, models.PROTECT, related_name="allocations")
+    device = models.ForeignKey(Device, models.PROTECT, related_name="allocations")
+    units = models.PositiveIntegerField()
+    held_from = models.DateTimeField()
+    billable_from = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    waived = models.BooleanField(default=False)
+    metered = models.BooleanField(default=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["attempt", "device"], name="allocation_once"),
+            models.CheckConstraint(condition=Q(units__gt=0), name="allocation_units"),
+            models.CheckConstraint(
+                condition=Q(ended_at=None) | Q(billable_from=None) | Q(ended_at__gte=F("billable_from")),
+                name="allocation_interval",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["device"], condition=Q(ended_at=None), name="allocation_open"),
+            models.Index(fields=["id"], condition=Q(metered=False), name="allocation_unmetered"),
+        ]
+
+
+class Event(models.Model):
+    """One thing that happened to a job. Append-only: a trigger refuses every update and delete."""
+
+    job = models.ForeignKey(Job, models.PROTECT, related_name="events")
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=20)
+    old_state = models.CharField(max_length=12, blank=True)
+    new_state = models.CharField(max_length=12)
+    attempt = models.PositiveIntegerField(null=True)
+    reason = models.CharField(max_length=40, blank=True)
+    reason_values = models.JSONField(default=dict)
+    actor_name = models.CharField(max_length=254, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["job", "id"], name="event_by_job")]
+
+
+class Pulse(models.Model):
+    """When each periodic part last did its work, so that a page can say that one is missing."""
+
+    part = models.CharField(max_length=40, primary_key=True)
+    at = models.DateTimeField()
+    problem = models.CharField(max_length=300, blank=True)

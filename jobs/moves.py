@@ -1,0 +1,127 @@
+"""The only code that changes a job's state: by compare-and-swap, many at a time, each with its event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection, transaction
+from psycopg.types.json import Jsonb
+
+from haein.lib import live
+from haein.tenants.models import User
+from jobs.models import Event, Job
+from jobs.states import ENDED, TABLE, State
+from jobs.states import Event as Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The reason for one job's move: a code of jobs/wording.py and its values; `at` when it happened if not now."""
+
+    code: str
+    values: Mapping[str, object] = field(default_factory=dict)
+    attempt: int | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job that this call has moved."""
+
+    id: UUID
+    team_id: UUID
+    old: State
+    new: State
+
+
+# One statement: the check that goes with a state (an ended job has an end) never sees half of a move.
+_MOVE = """
+    WITH old AS (
+        SELECT job.id, job.state, given.reason, given.reason_values, given.at
+        FROM jobs_job AS job
+        JOIN unnest(%(ids)s::uuid[], %(codes)s::text[], %(values)s::jsonb[], %(ats)s::timestamptz[])
+            AS given(id, reason, reason_values, at) ON given.id = job.id
+        WHERE job.state = ANY(%(sources)s)
+        ORDER BY job.id
+        FOR UPDATE OF job
+    )
+    UPDATE jobs_job AS job SET
+        state = %(table)s::jsonb ->> old.state,
+        reason = old.reason,
+        reason_values = old.reason_values,
+        started_at = CASE WHEN %(again)s THEN NULL WHEN %(runs)s THEN old.at ELSE job.started_at END,
+        queued_at = CASE WHEN %(again)s THEN %(now)s ELSE job.queued_at END,
+        cancel_requested_at = CASE WHEN %(again)s THEN NULL ELSE job.cancel_requested_at END,
+        ended_at = CASE WHEN %(table)s::jsonb ->> old.state = ANY(%(ended)s) THEN old.at END
+    FROM old WHERE job.id = old.id
+    RETURNING job.id, job.team_id, old.state, job.state
+"""
+
+
+@transaction.atomic
+def apply(kind: Kind, reasons: Mapping[UUID, Why], *, now: datetime, by: User | None = None) -> list[Moved]:
+    """Move each job from where the table allows; those found elsewhere are left alone and not returned."""
+    moved = _swap(kind, reasons, now)
+    Event.objects.bulk_create([_event(row, kind, reasons[row.id], now, by) for row in moved])
+    announce(moved)
+    return moved
+
+
+def announce(moved: Sequence[Moved]) -> None:
+    """Tell the pages that show these jobs, after the commit."""
+    for row in moved:
+        live.push(live.group("job", row.id))
+    for team_id in {row.team_id for row in moved}:
+        live.push(live.group("team", team_id))
+
+
+def note(job: Job, code: str, *, now: datetime, by: User | None = None, **values: object) -> None:
+    """An event that moves nothing."""
+    Event.objects.create(
+        job=job,
+        at=now,
+        kind="note",
+        old_state=job.state,
+        new_state=job.state,
+        attempt=job.attempts_made or None,
+        reason=code,
+        reason_values=values,
+        actor_name=str(by or ""),
+    )
+    live.push(live.group("job", job.pk), live.group("team", job.team_id))
+
+
+def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]:
+    table = {str(old): str(new) for old, new in TABLE[kind].items()}
+    values = {
+        "ids": list(reasons),
+        "codes": [why.code for why in reasons.values()],
+        "values": [Jsonb(dict(why.values)) for why in reasons.values()],
+        "ats": [why.at or now for why in reasons.values()],
+        "sources": list(table),
+        "table": Jsonb(table),
+        "again": kind in {Kind.RETRY, Kind.REQUEUE},
+        "runs": kind is Kind.RUN,
+        "ended": [str(state) for state in ENDED],
+        "now": now,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE, values)
+        return [Moved(row[0], row[1], State(row[2]), State(row[3])) for row in cursor.fetchall()]
+
+
+def _event(row: Moved, kind: Kind, why: Why, now: datetime, by: User | None) -> Event:
+    return Event(
+        job_id=row.id,
+        at=why.at or now,
+        kind=kind,
+        old_state=row.old,
+        new_state=row.new,
+        attempt=why.attempt,
+        reason=why.code,
+        reason_values=dict(why.values),
+        actor_name=str(by or ""),
+    )

@@ -1,0 +1,163 @@
+"""The verbs on jobs; every door (page, command, API, test) comes through here and says who is acting."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from haein.cluster.backends.base import Capability
+from haein.cluster.registry import backend
+from haein.lib import clock, live
+from haein.lib.errors import Invalid, NotFound, Problem
+from haein.tenants import audit
+from haein.tenants.models import User
+from haein.tenants.scope import Scope
+from jobs import moves, scheduling, wakeup, wording
+from jobs.models import Event, Job, Upload
+from jobs.spec import Spec
+from jobs.states import ENDED, State
+from jobs.states import Event as Kind
+
+
+def get(job_id: UUID, *, scope: Scope) -> Job:
+    """The job, if the reader may see it. Raises NotFound."""
+    job: Job | None = (
+        Job.objects.seen_by(scope).select_related("team__organization", "submitted_by", "upload").filter(pk=job_id).first()
+    )
+    if job is None:
+        raise NotFound(_("There is no such job."))
+    return job
+
+
+@transaction.atomic
+def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
+    """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
+    _may_change(scope.team.pk, scope)
+    spec.check()
+    _could_run(spec)
+    now = clock.now()
+    job = Job.objects.create(
+        team=scope.team,
+        submitted_by=scope.user,
+        cloned_from=cloned_from,
+        name=spec.name.strip(),
+        command=spec.command,
+        upload=upload,
+        variables=dict(spec.variables),
+        environment=spec.environment,
+        gpus=spec.gpus,
+        share=spec.share,
+        cpus=spec.cpus,
+        memory_mb=spec.memory_mb,
+        time_limit_s=spec.time_limit_s,
+        retries=spec.retries,
+        priority=spec.priority,
+        tags=list(dict.fromkeys(spec.tags)),
+        reason="new",
+        created_at=now,
+        queued_at=now,
+    )
+    Event.objects.create(
+        job=job, at=now, kind="submit", new_state=State.QUEUED, reason="submitted", actor_name=str(scope.user)
+    )
+    _audited("job.submit", job, scope.user, name=job.name)
+    live.push(live.group("team", job.team_id))
+    wakeup.soon()
+    return job
+
+
+@transaction.atomic
+def cancel(job: Job, *, scope: Scope) -> None:
+    """End it: at once while it waits, by a signal and a grace while it runs. Raises Problem when it has ended."""
+    _may_change(job.team_id, scope)
+    now, who = clock.now(), {"by": str(scope.user)}
+    _audited("job.cancel", job, scope.user)
+    if not Job.objects.filter(pk=job.pk, cancel_requested_at=None, state__in=["queued", "starting", "running"]).update(
+        cancel_requested_at=now
+    ):
+        raise Problem(_("It has ended already, or somebody has asked for its end before."))
+    # A queued job ends here and now; one that is starting or running ends when its process has (jobs/lifecycle.py).
+    job.refresh_from_db(fields=["state"])
+    if job.state == State.QUEUED:
+        moves.apply(Kind.CANCEL, {job.pk: moves.Why("cancelled_queued", who)}, now=now, by=scope.user)
+        return
+    moves.note(job, "cancel_asked", now=now, by=scope.user, **who)
+    wakeup.soon()
+
+
+@transaction.atomic
+def retry(job: Job, *, scope: Scope) -> None:
+    """Run it again in the same folder, so that a checkpoint is found. Raises Problem while it has not ended."""
+    _may_change(job.team_id, scope)
+    why = moves.Why("retried", {"by": str(scope.user)})
+    if not moves.apply(Kind.RETRY, {job.pk: why}, now=clock.now(), by=scope.user):
+        raise Problem(_("It has not ended yet: cancel it first, or clone it."))
+    Job.objects.filter(pk=job.pk).update(failures=0)
+    _audited("job.retry", job, scope.user)
+    wakeup.soon()
+
+
+def spec_of(job: Job) -> Spec:
+    """The spec that made the job, to begin another one with."""
+    return Spec(
+        name=job.name,
+        command=job.command,
+        environment=job.environment,
+        variables=job.variables,
+        gpus=job.gpus,
+        share=job.share,
+        cpus=job.cpus,
+        memory_mb=job.memory_mb,
+        time_limit_s=job.time_limit_s,
+        retries=job.retries,
+        priority=job.priority,
+        tags=job.tags,
+    )
+
+
+def why(job: Job) -> str:
+    """Why the job is where it is, in the reader's language, with the numbers of this moment while it waits."""
+    if job.state == State.QUEUED and job.reason in {"no_capacity", "never_fits"}:
+        return scheduling.explain(job)
+    if job.is_active and job.cancel_requested_at:
+        return _("Being cancelled: its processes were asked to end.")
+    return wording.sentence(job.reason, job.reason_values)
+
+
+def outlook(*, gpus: int, share: int, cpus: int, memory_mb: int) -> tuple[str, str]:
+    """For a job not yet submitted: when it would start as things are now, and why it would be refused ("" if not)."""
+    return scheduling.outlook(Spec(name="", command="", gpus=gpus, share=share, cpus=cpus, memory_mb=memory_mb))
+
+
+def may_retry(job: Job, scope: Scope) -> bool:
+    return job.state in ENDED and job.team_id in scope.writable
+
+
+def _may_change(team_id: UUID, scope: Scope) -> None:
+    if team_id not in scope.writable:
+        raise Problem(_("You may look at this team's work but not change it. Ask a team admin for the member role."))
+
+
+def _could_run(spec: Spec) -> None:
+    """Refuse at the door what could never start, with the nearest that could."""
+    here = backend()
+    known = [environment.name for environment in here.environments()]
+    is_image = "/" in spec.environment or ":" in spec.environment
+    if is_image and Capability.CONTAINER_IMAGES not in here.capabilities:
+        raise Invalid(
+            {
+                "environment": _("This cluster runs no container images. Choose one of its environments: %(known)s.")
+                % {"known": ", ".join(known)}
+            }
+        )
+    if not is_image and spec.environment not in known:
+        raise Invalid({"environment": _("There is no such environment. Choose one of: %(known)s.") % {"known": ", ".join(known)}})
+    fault = scheduling.never_fits(spec)
+    if fault:
+        raise Invalid(fault)
+
+
+def _audited(action: str, job: Job, by: User, **detail: object) -> None:
+    audit.record(action, str(job.pk), by=by, organization_id=job.team.organization_id, **detail)

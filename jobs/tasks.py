@@ -1,0 +1,78 @@
+"""What the workers do: look at the queue when told to, and once a second find whatever was lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+from celery import shared_task
+
+from haein.cluster import inventory
+from haein.cluster.backends.base import BackendDown
+from haein.cluster.registry import backend
+from haein.lib import clock
+from haein.telemetry import series
+from jobs import lifecycle, pulse, scheduling
+
+log = structlog.get_logger(__name__)
+
+INVENTORY_EVERY_S = 10
+_reconciling = threading.Lock()
+_inventory_due = 0.0
+
+
+@shared_task(name="jobs.advance")
+def advance() -> None:
+    """Place what can be placed and launch it."""
+    _step("advance", _advance)
+
+
+@shared_task(name="jobs.reconcile")
+def reconcile() -> None:
+    """One tick. Ticks that overlap in one process would only repeat each other; between processes rows decide."""
+    if not _reconciling.acquire(blocking=False):
+        return
+    try:
+        steps = [_step("inventory", _inventory), _step("observe", _observe), _step("advance", _advance)]
+        pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
+    finally:
+        _reconciling.release()
+
+
+def _inventory() -> None:
+    global _inventory_due
+    if time.monotonic() >= _inventory_due:
+        inventory.refresh(backend().inventory(), now=clock.now())
+        _inventory_due = time.monotonic() + INVENTORY_EVERY_S
+
+
+def _observe() -> None:
+    running = lifecycle.observe(backend(), now=clock.now())
+    _measure(running)
+
+
+def _measure(running: list[UUID]) -> None:
+    readings = backend().readings(running) if running else []
+    series.record(readings, now=clock.now())
+
+
+def _advance() -> None:
+    ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
+    scheduling.run_pass(now=clock.now(), ready=ready)
+    lifecycle.launch(backend(), now=clock.now())
+
+
+def _step(name: str, work: Callable[[], None]) -> str:
+    """One part of a tick must not keep the others from their work. Returns the problem, "" if there was none."""
+    try:
+        work()
+    except BackendDown as error:
+        log.warning("the backend can't be asked", step=name, why=str(error))
+        return str(error)
+    except Exception as error:
+        log.exception("a step failed", step=name)
+        return f"{name}: {type(error).__name__}"
+    return ""

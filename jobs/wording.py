@@ -1,0 +1,41 @@
+"""Every reason a job can be given, as a sentence a person understands; rows keep the code and the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
+
+SENTENCES: Mapping[str, str] = {
+    "": "",
+    # waiting
+    "new": _("Waiting for its first look at the cluster."),
+    "no_capacity": _("No node has what it needs free right now."),
+    "never_fits": _("The cluster as it is now could never run it."),
+    "suspended": _("The organization is suspended: nothing new is started until an operator resumes it."),
+    "environment": _("Its environment is still being prepared."),
+    "no_nodes": _("No node is connected."),
+    # moves
+    "submitted": _("Submitted."),
+    "placed": _("Placed on %(where)s."),
+    "runs": _("Its process runs on %(node)s."),
+    "succeeded": _("The command ended with exit code 0."),
+    "exit_code": _("The command ended with exit code %(code)s."),
+    "explained": _("%(detail)s"),
+    "time_limit": _("It reached its time limit of %(limit)s and was ended."),
+    "cancelled": _("Cancelled by %(by)s."),
+    "cancel_asked": _("%(by)s asked for it to be cancelled."),
+    "cancelled_queued": _("Cancelled by %(by)s before it started."),
+    "retried": _("%(by)s asked for another run."),
+    "requeued": _("Queued again by itself (failure %(failure)s of %(allowed)s allowed): %(detail)s"),
+    "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
+    "lost_too_often": _("Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."),
+    "refused": _("%(detail)s"),
+}
+
+
+def sentence(code: str, values: Mapping[str, object]) -> str:
+    """The reason in the reader's language."""
+    text = SENTENCES.get(code, code)
+    return gettext(text) % values if text else ""

@@ -1,0 +1,135 @@
+"""A data folder, a backend on it, and the short way to launch jobs and wait for what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from haein.cluster.backends.base import Backend, Launch, LogLine, Phase, Sight, SliceGrant
+from haein.cluster.backends.local.backend import LocalBackend
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """The condition's first true answer; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"Waited {seconds} s in vain."
+        time.sleep(0.005)
+    return answer
+
+
+class Stage:
+    """`quick` and `endless` are commands (or whatever the backend takes for one) that end at once, or not at all."""
+
+    backend: Backend
+    quick: str
+    endless: str
+
+    def __init__(self) -> None:
+        self.launched: list[UUID] = []
+
+    def order(self, command: str, **changes: Any) -> Launch:
+        asked: dict[str, Any] = {
+            "attempt_id": uuid.uuid4(),
+            "attempt_number": 1,
+            "job_id": uuid.uuid4(),
+            "job_name": "digits",
+            "team_id": uuid.uuid4(),
+            "node": self.backend.inventory()[0].name,
+            "command": command,
+            "environment": "python",
+            "slices": (SliceGrant(self.backend.inventory()[0].devices[0].uuid, 0, 500),),
+            "cpus": 1000,
+            "memory_mb": 2000,
+            "time_limit_s": 60,
+            "grace_s": 1,
+        }
+        launch = Launch(**(asked | changes))
+        self.launched.append(launch.attempt_id)
+        return launch
+
+    def begin(self, command: str, **changes: Any) -> Launch:
+        launch = self.order(command, **changes)
+        self.backend.launch(launch)
+        return launch
+
+    def run(self, command: str, **changes: Any) -> tuple[Launch, Sight]:
+        launch = self.begin(command, **changes)
+        return launch, self.end_of(launch)
+
+    def look(self, launch: Launch) -> Sight:
+        return self.backend.observe([launch.attempt_id])[launch.attempt_id]
+
+    def end_of(self, launch: Launch) -> Sight:
+        until(lambda: self.look(launch).phase is Phase.ENDED)
+        return self.look(launch)
+
+    def lines(self, launch: Launch) -> list[LogLine]:
+        return list(self.backend.log_stream(launch.attempt_id))
+
+    def said(self, launch: Launch, stream: str = "out") -> list[str]:
+        return [line.text for line in self.lines(launch) if line.stream == stream]
+
+    def close(self) -> None:
+        self.backend.stop(self.launched)
+        until(lambda: all(sight.phase is not Phase.RUNNING for sight in self.backend.observe(self.launched).values()))
+
+
+class LocalStage(Stage):
+    """Real processes, with an environment that is no more than the system's Python."""
+
+    quick = "echo hello"
+    endless = "sleep 600"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.var = Path(tempfile.mkdtemp(prefix="haein-"))
+        self.var.chmod(0o755)  # a job's own user must be able to pass
+        self.settings = settings
+        self.backend = self.local = LocalBackend(self.var, **settings)
+        (self.var / "env/python/bin").mkdir(parents=True)
+        (self.var / "env/python/bin/python").symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+        (self.var / "env/python/.ready").touch()
+
+    def folder(self, launch: Launch) -> Path:
+        return self.var / "attempts" / str(launch.attempt_id)
+
+    def work(self, launch: Launch) -> Path:
+        return self.var / "work" / str(launch.job_id)
+
+    def record(self, launch: Launch, name: str) -> dict[str, str]:
+        items = (self.folder(launch) / name).read_text().split("\0")
+        return dict(item.split("=", 1) for item in items if item)
+
+    def runner(self, launch: Launch) -> int:
+        return int(self.record(launch, "start")["runner"])
+
+    def close(self) -> None:
+        super().close()
+        # The runner tidies up after its last record.
+        until(lambda: not any((self.var / "scratch").glob("*")) or not self.launched)
+        shutil.rmtree(self.var)
+
+
+STAGES: dict[str, Callable[[], Stage]] = {"local": LocalStage}
+
+
+def alive(*words: str) -> list[int]:
+    """Living processes whose command line holds all of these words."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if folder.name.isdigit() and all(word in line for word in words) and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
