@@ -32,8 +32,14 @@ class Price(models.Model):
             ExclusionConstraint(
                 name="price_one_at_a_time",
                 expressions=[
-                    (Func("device_model_id", "device_model_id", Value("[]"), function="int8range"), RangeOperators.OVERLAPS),
-                    (Func("valid_from", "valid_to", function="tstzrange", output_field=DateTimeRangeField()), RangeOperators.OVERLAPS),
+                    (
+                        Func("device_model_id", "device_model_id", Value("[]"), function="int8range"),
+                        RangeOperators.OVERLAPS,
+                    ),
+                    (
+                        Func("valid_from", "valid_to", function="tstzrange", output_field=DateTimeRangeField()),
+                        RangeOperators.OVERLAPS,
+                    ),
                 ],
             ),
         ]

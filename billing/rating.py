@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from haein.lib.money import round_half_even
 
@@ -69,7 +70,7 @@ def rate(start: int, end: int, units: int, tariffs: Sequence[Tariff], cuts: Iter
         if start < moment < end:
             edges.add(moment)
     ordered = sorted(edges)
-    return [Line(_tariff_at(a, tariffs), a, b, units) for a, b in zip(ordered, ordered[1:], strict=False)]
+    return [Line(_tariff_at(a, tariffs), a, b, units) for a, b in pairwise(ordered)]
 
 
 def _tariff_at(moment: int, tariffs: Sequence[Tariff]) -> Tariff:

@@ -176,9 +176,11 @@ def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int,
     yield from grouped.annotate(used=Sum(F("seconds") * F("units"))).order_by()
 
 
-def _open_lines(scope: Scope, start: datetime, end: datetime, now: datetime) -> Iterator[tuple[Allocation, rating.Line]]:
+def _open_lines(
+    scope: Scope, start: datetime, end: datetime, now: datetime
+) -> Iterator[tuple[Allocation, rating.Line]]:
     first, last = clock.whole_seconds(start), clock.whole_seconds(end)
-    mine = Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids)
+    mine = Allocation.objects.seen_by(scope)
     for allocation, lines in _unmetered_lines(mine, now):
         yield from ((allocation, line) for line in lines if first <= line.start < last)
 

@@ -1,4 +1,4 @@
-"""The account pages that this release has; allauth's others (e-mail lists, re-authentication) come when they are ours."""
+"""The account pages that this release has; allauth's others come when they are ours."""
 
 from allauth.account import views
 from django.urls import path, re_path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from django.conf import settings
@@ -45,12 +46,16 @@ def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
 
 
 def _figures(scope: Scope, counts: Mapping[str, int], now: datetime) -> list[dict[str, str]]:
-    mine = list(Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None).values_list("units"))
+    mine = list(Allocation.objects.seen_by(scope).filter(ended_at=None).values_list("units", flat=True))
     devices = Device.objects.filter(present=True, problem="").count()
     today, month = statements.spent(scope, now=now)
     active = counts.get(State.RUNNING, 0) + counts.get(State.STARTING, 0)
     return [
-        _figure(_("GPUs in use"), f"{sum(units for (units,) in mine) / 1000:g}", _("of %(all)s in the cluster") % {"all": devices}),
+        _figure(
+            _("GPUs in use"),
+            f"{sum(mine) / 1000:g}",
+            _("of %(all)s in the cluster") % {"all": devices},
+        ),
         _figure(_("Running"), str(active), _("jobs of your team")),
         _figure(_("Waiting"), str(counts.get(State.QUEUED, 0)), _("in the queue")),
         _figure(_("Per hour now"), present.amount(statements.burning(scope, now=now)), _("what runs costs")),
@@ -72,12 +77,12 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
         "may_change": job.team_id in scope.writable,
         "may_cancel": job.team_id in scope.writable and job.is_open and not job.cancel_requested_at,
         "may_retry": services.may_retry(job, scope),
-        "attempts": _attempts(job, now),
+        "attempts": _attempts(job, scope, now),
     }
 
 
-def _attempts(job: Job, now: datetime) -> list[dict[str, Any]]:
-    rows = Attempt.objects.filter(job=job).select_related("node").order_by("-number")[:50]
+def _attempts(job: Job, scope: Scope, now: datetime) -> list[dict[str, Any]]:
+    rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
     return [
         {
             "id": str(row.pk),
@@ -140,14 +145,15 @@ def job_events(job: Job) -> dict[str, Any]:
 def cluster(scope: Scope, *, now: datetime) -> dict[str, Any]:
     """Every device and how full it is; who holds it only where the reader may know."""
     held: dict[int, list[Allocation]] = {}
-    open_rows = Allocation.objects.filter(ended_at=None).select_related("attempt__job")
-    for allocation in open_rows.order_by("id"):
+    for allocation in scheduling.held():
         held.setdefault(allocation.device_id, []).append(allocation)
     devices: dict[int, list[dict[str, Any]]] = {}
     for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
         devices.setdefault(device.node_id, []).append(_device(device, held.get(device.pk, []), scope))
-    used = _used_by_node()
-    nodes = [_node(node, devices.get(node.pk, []), *used.get(node.pk, (0, 0))) for node in Node.objects.order_by("name")]
+    used = scheduling.used_by_node()
+    nodes = [
+        _node(node, devices.get(node.pk, []), *used.get(node.pk, (0, 0))) for node in Node.objects.order_by("name")
+    ]
     everything = [device for node in nodes for device in node["devices"]]
     return {
         "nodes": nodes,
@@ -157,14 +163,6 @@ def cluster(scope: Scope, *, now: datetime) -> dict[str, Any]:
             "used": f"{sum(device['used'] for device in everything) / 100:g}",
         },
     }
-
-
-def _used_by_node() -> dict[int, tuple[int, int]]:
-    used: dict[int, tuple[int, int]] = {}
-    for node_id, cpus, memory in Attempt.objects.exclude(state="ended").values_list("node_id", "cpus", "memory_mb"):
-        before = used.get(node_id, (0, 0))
-        used[node_id] = (before[0] + cpus, before[1] + memory)
-    return used
 
 
 def _node(node: Node, devices: list[dict[str, Any]], cpus: int, memory: int) -> dict[str, Any]:
@@ -209,7 +207,7 @@ def quote(*, gpus: int, share: int, time_limit_s: int, now: datetime) -> dict[st
     hour = statements.quote(gpus=gpus, share=share, now=now)
     return {
         "per_hour": _range(hour.least, hour.most),
-        "at_most": present.amount(money.round_half_even(statements.Fraction(hour.most * time_limit_s, 3600))),
+        "at_most": present.amount(money.round_half_even(Fraction(hour.most * time_limit_s, 3600))),
         "models": ", ".join(hour.models),
         "currency": settings.HAEIN_CURRENCY,
     }

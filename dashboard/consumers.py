@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,8 @@ class Page(AsyncJsonWebsocketConsumer):
     """What all live pages share: who may listen, when to look, what to send."""
 
     reach: Scope
+    hinted: bool
+    _sent: dict[str, str]
     interval = IDLE_S
 
     async def connect(self) -> None:
@@ -110,10 +113,8 @@ class Page(AsyncJsonWebsocketConsumer):
     async def _pause(self, wake: asyncio.Event) -> None:
         """Until a hint or the interval; two looks are at least a tenth of a second apart."""
         await asyncio.sleep(0.1)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), self.interval)
-        except TimeoutError:
-            pass
         self.hinted = wake.is_set()
         wake.clear()
 
@@ -172,6 +173,7 @@ class Jobs(Page):
             await self.send_json({"type": "refresh"})
         await self.send_json({"type": "fresh", "at": time.time()})
 
+
 class JobPage(Page):
     """A job: its state, events and cost as fragments, its log and its readings as streams that resume."""
 
@@ -179,7 +181,8 @@ class JobPage(Page):
 
     async def may_open(self, reach: Scope) -> bool:
         self.job_id: UUID = self.scope["url_route"]["kwargs"]["job_id"]
-        return await database_sync_to_async(Job.objects.seen_by(reach).filter(pk=self.job_id).exists)()
+        jobs = Job.objects.seen_by(reach).filter(pk=self.job_id)
+        return bool(await database_sync_to_async(jobs.exists)())
 
     def audiences(self) -> list[str]:
         return [live.group("job", self.job_id)]
@@ -207,7 +210,8 @@ class JobPage(Page):
 
     def _follow_newest(self, job: Job) -> None:
         """A retry's log takes the place of the last one's, unless the reader chose an attempt."""
-        newest = Attempt.objects.filter(job=job).order_by("-number").values_list("pk", flat=True).first()
+        attempts = Attempt.objects.seen_by(self.reach).filter(job=job)
+        newest = attempts.order_by("-number").values_list("pk", flat=True).first()
         if newest and newest != self._attempt and not self._pinned:
             self._attempt, self._offset, self._measured = newest, None, None
 
@@ -227,7 +231,9 @@ class JobPage(Page):
     @database_sync_to_async
     def _known_attempt(self, text: Any) -> UUID | None:
         try:
-            return Attempt.objects.filter(job_id=self.job_id).values_list("pk", flat=True).get(pk=UUID(str(text)))
+            attempts = Attempt.objects.seen_by(self.reach).filter(job_id=self.job_id)
+            found: UUID = attempts.values_list("pk", flat=True).get(pk=UUID(str(text)))
+            return found
         except (ValueError, Attempt.DoesNotExist, *DOWN):
             return None
 
@@ -305,4 +311,3 @@ class JobPage(Page):
 def _whole(value: Any) -> int | None:
     """A whole number of a message from outside, or None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-

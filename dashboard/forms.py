@@ -49,7 +49,9 @@ class JobForm(forms.Form):
         help_text=_("Runs in the job's own folder, by the shell."),
     )
     upload = forms.FileField(
-        label=_("Files"), required=False, help_text=_("One file, or a .zip or .tar.gz that is unpacked into the folder.")
+        label=_("Files"),
+        required=False,
+        help_text=_("One file, or a .zip or .tar.gz that is unpacked into the folder."),
     )
     environment = forms.CharField(label=_("Environment"), help_text=_("A Python environment of this cluster."))
     gpus = forms.IntegerField(label=_("GPUs"), min_value=0, max_value=64)
@@ -57,14 +59,14 @@ class JobForm(forms.Form):
         label=_("Share of each GPU, in percent"), min_value=Decimal("0.1"), max_value=100, decimal_places=1
     )
     cpus = forms.DecimalField(label=_("CPU cores"), min_value=Decimal("0.1"), decimal_places=3, max_digits=8)
-    memory_gb = forms.DecimalField(label=_("Memory, in GiB"), min_value=Decimal("0.0625"), decimal_places=4, max_digits=10)
+    memory_gb = forms.DecimalField(
+        label=_("Memory, in GiB"), min_value=Decimal("0.0625"), decimal_places=4, max_digits=10
+    )
     time_limit = SpanField(label=_("Time limit"), help_text=_("For example 30m, 2h or 1d 12h. The job is ended then."))
     retries = forms.IntegerField(
         label=_("Retries"), min_value=0, max_value=20, help_text=_("How often it is run again by itself when it fails.")
     )
-    priority = forms.IntegerField(
-        label=_("Priority"), min_value=-100, max_value=100, help_text=_("Higher goes first.")
-    )
+    priority = forms.IntegerField(label=_("Priority"), min_value=-100, max_value=100, help_text=_("Higher goes first."))
     tags = forms.CharField(label=_("Tags"), required=False, help_text=_("With commas between them."))
     variables = forms.CharField(
         label=_("Environment variables"),
@@ -129,14 +131,8 @@ class JobForm(forms.Form):
 class PriceForm(forms.Form):
     """An operator's new price."""
 
-    device_model = forms.ModelChoiceField(label=_("Device model"), queryset=None)
+    device_model = forms.ModelChoiceField(label=_("Device model"), queryset=DeviceModel.objects.order_by("name"))
     per_hour = forms.DecimalField(label=_("Price of an hour"), min_value=0, max_digits=12, decimal_places=6)
     valid_from = forms.DateTimeField(
         label=_("Valid from (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        from haein.cluster.models import DeviceModel
-
-        super().__init__(*args, **kwargs)
-        self.fields["device_model"].queryset = DeviceModel.objects.order_by("name")  # type: ignore[attr-defined]

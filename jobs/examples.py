@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -25,7 +26,7 @@ class Example:
     spec: Spec
 
 
-_SHAPE = {"gpus": 1, "share": 500, "cpus": 500, "memory_mb": 1024}
+_SHAPE: Any = {"gpus": 1, "share": 500, "cpus": 500, "memory_mb": 1024}
 
 EXAMPLES = {
     "digits": Example(

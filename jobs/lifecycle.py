@@ -46,9 +46,12 @@ def _lease(now: datetime) -> list[Attempt]:
         .order_by("placed_at")
         .values_list("pk", flat=True)[:100]
     )
-    mine = list(Attempt.objects.select_for_update(skip_locked=True, of=("self",)).filter(pk__in=list(waiting)).filter(
-        Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE), state=Attempt.State.STARTING
-    ).values_list("pk", flat=True))
+    mine = list(
+        Attempt.objects.select_for_update(skip_locked=True, of=("self",))
+        .filter(pk__in=list(waiting))
+        .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE), state=Attempt.State.STARTING)
+        .values_list("pk", flat=True)
+    )
     Attempt.objects.filter(pk__in=mine).update(launched_at=now)
     return list(
         Attempt.objects.filter(pk__in=mine)

@@ -89,9 +89,7 @@ class Job(Owned):
             models.Index(fields=["team", "-created_at"], name="job_by_team"),
             models.Index(fields=["team", "state", "-created_at"], name="job_by_team_state"),
             models.Index(F("priority").desc(), "queued_at", "id", condition=Q(state="queued"), name="job_queue"),
-            models.Index(
-                fields=["state"], condition=Q(state__in=[s.value for s in ACTIVE]), name="job_active"
-            ),
+            models.Index(fields=["state"], condition=Q(state__in=[s.value for s in ACTIVE]), name="job_active"),
             GinIndex(fields=["tags"], name="job_by_tag"),
         ]
 
@@ -111,8 +109,10 @@ class Job(Owned):
         return self.state in ACTIVE
 
 
-class Attempt(models.Model):
+class Attempt(Owned):
     """One run of a job on one node. `launched_at` is the lease of whoever is launching it."""
+
+    team_path = "job__team_id"
 
     class State(models.TextChoices):
         STARTING = "starting", _("starting")
@@ -147,12 +147,14 @@ class Attempt(models.Model):
         ]
 
 
-class Allocation(models.Model):
+class Allocation(Owned):
     """A share of one device that an attempt held, in thousandths; what billing pulls.
 
     It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
-    is waived because the operator's machine was at fault. All three are the runner's own clock readings.
+    is waived because the operator's machine was at fault. The last two are the runner's own clock readings.
     """
+
+    team_path = "attempt__job__team_id"
 
     attempt = models.ForeignKey(Attempt, models.PROTECT, related_name="allocations")
     device = models.ForeignKey(Device, models.PROTECT, related_name="allocations")
@@ -178,8 +180,10 @@ class Allocation(models.Model):
         ]
 
 
-class Event(models.Model):
+class Event(Owned):
     """One thing that happened to a job. Append-only: a trigger refuses every update and delete."""
+
+    team_path = "job__team_id"
 
     job = models.ForeignKey(Job, models.PROTECT, related_name="events")
     at = models.DateTimeField()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -66,16 +67,16 @@ def apply(kind: Kind, reasons: Mapping[UUID, Why], *, now: datetime, by: User | 
     """Move each job from where the table allows; those found elsewhere are left alone and not returned."""
     moved = _swap(kind, reasons, now)
     Event.objects.bulk_create([_event(row, kind, reasons[row.id], now, by) for row in moved])
-    announce(moved)
+    announce((row.id, row.team_id) for row in moved)
     return moved
 
 
-def announce(moved: Sequence[Moved]) -> None:
-    """Tell the pages that show these jobs, after the commit."""
-    for row in moved:
-        live.push(live.group("job", row.id))
-    for team_id in {row.team_id for row in moved}:
-        live.push(live.group("team", team_id))
+def announce(jobs: Iterable[tuple[UUID, UUID]]) -> None:
+    """Tell the pages that show these jobs (id, team's id), after the commit."""
+    changed = list(jobs)
+    if changed:
+        teams = {team_id for _, team_id in changed}
+        live.push(*(live.group("job", job_id) for job_id, _ in changed), *(live.group("team", pk) for pk in teams))
 
 
 def note(job: Job, code: str, *, now: datetime, by: User | None = None, **values: object) -> None:
@@ -96,7 +97,7 @@ def note(job: Job, code: str, *, now: datetime, by: User | None = None, **values
 
 def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]:
     table = {str(old): str(new) for old, new in TABLE[kind].items()}
-    values = {
+    values: dict[str, Any] = {
         "ids": list(reasons),
         "codes": [why.code for why in reasons.values()],
         "values": [Jsonb(dict(why.values)) for why in reasons.values()],

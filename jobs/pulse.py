@@ -24,7 +24,9 @@ def troubles(*, now: datetime) -> list[str]:
     """What the readers of every page should know: at most one sentence a part."""
     row = Pulse.objects.filter(part="scheduler").first()
     if row is None or row.at < now - LATE:
-        return [_("The scheduler has not reported lately: waiting jobs stay queued, running ones go on, nothing is lost.")]
+        return [
+            _("The scheduler has not reported lately: waiting jobs stay queued, running ones go on, nothing is lost.")
+        ]
     if row.problem:
         return [_("The cluster backend has a problem, it is asked again every second: %(why)s") % {"why": row.problem}]
     return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -29,32 +30,37 @@ _PASS_LOCK = 0x4A0B5
 
 def snapshot() -> Snapshot:
     """The cluster as the rows say it is now, in four queries."""
-    units = _sums(Allocation.objects.filter(ended_at=None), "device_id", "units")
-    open_attempts = Attempt.objects.exclude(state=Attempt.State.ENDED)
-    cpus = _sums(open_attempts, "node_id", "cpus")
-    memory = _sums(open_attempts, "node_id", "memory_mb")
+    units: dict[int, int] = dict(
+        Allocation.objects.filter(ended_at=None).values_list("device_id").annotate(Sum("units")).order_by()
+    )
+    used = used_by_node()
     devices: dict[int, list[Device]] = {}
     for device in Device.objects.select_related("node", "model").order_by("node__name", "index"):
         devices.setdefault(device.node_id, []).append(device)
     nodes = Node.objects.order_by("name")
-    return Snapshot(tuple(_node(node, devices.get(node.pk, []), units, cpus, memory) for node in nodes))
+    return Snapshot(tuple(_node(node, devices.get(node.pk, []), units, *used.get(node.pk, (0, 0))) for node in nodes))
 
 
-def _sums(rows: "object", key: str, column: str) -> dict[int, int]:
-    return dict(rows.values_list(key).annotate(total=Sum(column)).order_by())  # type: ignore[attr-defined]
+def held() -> list[Allocation]:
+    """Everything that is held now, of all teams: whoever shows it says only to the holders' own teams who they are."""
+    return list(Allocation.objects.filter(ended_at=None).select_related("attempt__job").order_by("id"))
 
 
-def _node(
-    node: Node, devices: list[Device], units: Mapping[int, int], cpus: Mapping[int, int], memory: Mapping[int, int]
-) -> NodeState:
+def used_by_node() -> dict[int, tuple[int, int]]:
+    """CPUs (thousandths of a core) and memory (MiB) that attempts hold on each node."""
+    rows = Attempt.objects.exclude(state=Attempt.State.ENDED).values_list("node_id")
+    return {node: (cpus, memory) for node, cpus, memory in rows.annotate(Sum("cpus"), Sum("memory_mb")).order_by()}
+
+
+def _node(node: Node, devices: list[Device], units: Mapping[int, int], cpus: int, memory_mb: int) -> NodeState:
     # A machine may shrink under running work: what is free is never less than nothing.
     return NodeState(
         id=node.pk,
         name=node.name,
         cpus=node.cpus,
         memory_mb=node.memory_mb,
-        free_cpus=max(0, node.cpus - cpus.get(node.pk, 0)),
-        free_memory_mb=max(0, node.memory_mb - memory.get(node.pk, 0)),
+        free_cpus=max(0, node.cpus - cpus),
+        free_memory_mb=max(0, node.memory_mb - memory_mb),
         usable=node.present,
         devices=tuple(
             DeviceState(
@@ -120,7 +126,8 @@ def _class(refusal: Refusal) -> str:
 
 def _start(placements: Iterable[Placement], jobs: Mapping[UUID, Job], now: datetime) -> int:
     """Attempt and allocations are made with the move, in this transaction, only for the jobs that moved."""
-    by_job = {placement.request_id: placement for placement in placements}
+    # Ids are opaque to placement; here they are those of our own rows.
+    by_job: dict[Any, Placement] = {placement.request_id: placement for placement in placements}
     devices = Device.objects.select_related("node").in_bulk(
         [grant.device_id for placement in by_job.values() for grant in placement.grants]
     )
@@ -137,7 +144,7 @@ def _start(placements: Iterable[Placement], jobs: Mapping[UUID, Job], now: datet
     attempts = {job_id: _attempt(jobs[job_id], by_job[job_id], now) for job_id in winners}
     Attempt.objects.bulk_create(attempts.values())
     Allocation.objects.bulk_create(
-        Allocation(attempt=attempts[job_id], device_id=grant.device_id, units=grant.units, held_from=now)
+        Allocation(attempt=attempts[job_id], device_id=cast(int, grant.device_id), units=grant.units, held_from=now)
         for job_id in winners
         for grant in by_job[job_id].grants
     )
@@ -149,7 +156,7 @@ def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
     return Attempt(
         job=job,
         number=job.attempts_made + 1,
-        node_id=placement.node_id,
+        node_id=cast(int, placement.node_id),
         cpus=job.cpus,
         memory_mb=job.memory_mb,
         placed_at=now,
@@ -168,7 +175,7 @@ def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
             changed.setdefault(code, []).append(job_id)
     for code, job_ids in changed.items():
         Job.objects.filter(pk__in=job_ids, state=State.QUEUED).update(reason=code, reason_values={})
-    moves.announce([moves.Moved(i, jobs[i].team_id, State.QUEUED, State.QUEUED) for row in changed.values() for i in row])
+    moves.announce((pk, jobs[pk].team_id) for job_ids in changed.values() for pk in job_ids)
 
 
 def explain(job: Job) -> str:

@@ -26,7 +26,7 @@ def find(*, scope: Scope, words: str = "", state: str = "", tag: str = "", sort:
         jobs = jobs.filter(Q(name__icontains=word) | Q(command__icontains=word))
     if state == "open":
         jobs = jobs.filter(state__in=[s.value for s in OPEN])
-    elif state in State:
+    elif state in set(State):
         jobs = jobs.filter(state=state)
     if tag:
         jobs = jobs.filter(tags__contains=[tag])

@@ -23,9 +23,8 @@ from jobs.states import Event as Kind
 
 def get(job_id: UUID, *, scope: Scope) -> Job:
     """The job, if the reader may see it. Raises NotFound."""
-    job: Job | None = (
-        Job.objects.seen_by(scope).select_related("team__organization", "submitted_by", "upload").filter(pk=job_id).first()
-    )
+    jobs = Job.objects.seen_by(scope).select_related("team__organization", "submitted_by", "upload")
+    job: Job | None = jobs.filter(pk=job_id).first()
     if job is None:
         raise NotFound(_("There is no such job."))
     return job
@@ -153,10 +152,11 @@ def _could_run(spec: Spec) -> None:
             }
         )
     if not is_image and spec.environment not in known:
-        raise Invalid({"environment": _("There is no such environment. Choose one of: %(known)s.") % {"known": ", ".join(known)}})
-    fault = scheduling.never_fits(spec)
-    if fault:
-        raise Invalid(fault)
+        fault = _("There is no such environment. Choose one of: %(known)s.") % {"known": ", ".join(known)}
+        raise Invalid({"environment": fault})
+    faults = scheduling.never_fits(spec)
+    if faults:
+        raise Invalid(faults)
 
 
 def _audited(action: str, job: Job, by: User, **detail: object) -> None:

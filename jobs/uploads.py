@@ -26,7 +26,9 @@ def keep(source: BinaryIO, *, team: Team, name: str, size: int) -> Upload:
         raise Invalid({"upload": _("Give the file a plain name that does not begin with a dot.")})
     if size > settings.HAEIN_UPLOAD_BYTES:
         most = settings.HAEIN_UPLOAD_BYTES >> 20
-        raise Invalid({"upload": _("The file is larger than %(most)s MiB. Compress it or fetch it in the job.") % {"most": most}})
+        raise Invalid(
+            {"upload": _("The file is larger than %(most)s MiB. Compress it or fetch it in the job.") % {"most": most}}
+        )
     upload = Upload(team=team, name=plain, size=size)
     target = path(upload)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +38,8 @@ def keep(source: BinaryIO, *, team: Team, name: str, size: int) -> Upload:
             os.fsync(kept.fileno())
     except OSError as error:
         target.unlink(missing_ok=True)
-        raise Invalid({"upload": _("The server could not keep the file: %(why)s. Try again later.") % {"why": error.strerror}}) from error
+        raise Invalid(
+            {"upload": _("The server could not keep the file: %(why)s. Try again later.") % {"why": error.strerror}}
+        ) from error
     upload.save()
     return upload

@@ -30,7 +30,9 @@ SENTENCES: Mapping[str, str] = {
     "retried": _("%(by)s asked for another run."),
     "requeued": _("Queued again by itself (failure %(failure)s of %(allowed)s allowed): %(detail)s"),
     "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
-    "lost_too_often": _("Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."),
+    "lost_too_often": _(
+        "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."
+    ),
     "refused": _("%(detail)s"),
 }
 

@@ -8,70 +8,113 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('cluster', '0001_initial'),
-        ('jobs', '0001_initial'),
-        ('tenants', '0001_initial'),
+        ("cluster", "0001_initial"),
+        ("jobs", "0001_initial"),
+        ("tenants", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Price',
+            name="Price",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('currency', models.CharField(max_length=3)),
-                ('per_hour', models.PositiveBigIntegerField()),
-                ('valid_from', models.DateTimeField()),
-                ('valid_to', models.DateTimeField(null=True)),
-                ('device_model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='prices', to='cluster.devicemodel')),
-                ('set_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("currency", models.CharField(max_length=3)),
+                ("per_hour", models.PositiveBigIntegerField()),
+                ("valid_from", models.DateTimeField()),
+                ("valid_to", models.DateTimeField(null=True)),
+                (
+                    "device_model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="prices", to="cluster.devicemodel"
+                    ),
+                ),
+                (
+                    "set_by",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'ordering': ['device_model__name', '-valid_from'],
+                "ordering": ["device_model__name", "-valid_from"],
             },
         ),
         migrations.CreateModel(
-            name='Usage',
+            name="Usage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('units', models.PositiveIntegerField()),
-                ('starts', models.DateTimeField()),
-                ('ends', models.DateTimeField()),
-                ('seconds', models.PositiveIntegerField()),
-                ('allocation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='usage', to='jobs.allocation')),
-                ('device', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='cluster.device')),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='usage', to='jobs.job')),
-                ('price', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='usage', to='billing.price')),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='tenants.team')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("units", models.PositiveIntegerField()),
+                ("starts", models.DateTimeField()),
+                ("ends", models.DateTimeField()),
+                ("seconds", models.PositiveIntegerField()),
+                (
+                    "allocation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="usage", to="jobs.allocation"
+                    ),
+                ),
+                ("device", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="cluster.device")),
+                (
+                    "job",
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="usage", to="jobs.job"),
+                ),
+                (
+                    "price",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="usage", to="billing.price"
+                    ),
+                ),
+                ("team", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="tenants.team")),
+                ("user", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
             ],
         ),
         migrations.AddConstraint(
-            model_name='price',
-            constraint=models.CheckConstraint(condition=models.Q(('valid_to', None), ('valid_to__gt', models.F('valid_from')), _connector='OR'), name='price_interval'),
+            model_name="price",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("valid_to", None), ("valid_to__gt", models.F("valid_from")), _connector="OR"),
+                name="price_interval",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='price',
-            constraint=django.contrib.postgres.constraints.ExclusionConstraint(expressions=[(models.Func('device_model_id', 'device_model_id', models.Value('[]'), function='int8range'), '&&'), (models.Func('valid_from', 'valid_to', function='tstzrange', output_field=django.contrib.postgres.fields.ranges.DateTimeRangeField()), '&&')], name='price_one_at_a_time'),
+            model_name="price",
+            constraint=django.contrib.postgres.constraints.ExclusionConstraint(
+                expressions=[
+                    (models.Func("device_model_id", "device_model_id", models.Value("[]"), function="int8range"), "&&"),
+                    (
+                        models.Func(
+                            "valid_from",
+                            "valid_to",
+                            function="tstzrange",
+                            output_field=django.contrib.postgres.fields.ranges.DateTimeRangeField(),
+                        ),
+                        "&&",
+                    ),
+                ],
+                name="price_one_at_a_time",
+            ),
         ),
         migrations.AddIndex(
-            model_name='usage',
-            index=models.Index(fields=['team', 'starts'], include=('seconds', 'units', 'price', 'user'), name='usage_by_team_month'),
+            model_name="usage",
+            index=models.Index(
+                fields=["team", "starts"], include=("seconds", "units", "price", "user"), name="usage_by_team_month"
+            ),
         ),
         migrations.AddIndex(
-            model_name='usage',
-            index=models.Index(fields=['job'], include=('seconds', 'units', 'price'), name='usage_by_job'),
+            model_name="usage",
+            index=models.Index(fields=["job"], include=("seconds", "units", "price"), name="usage_by_job"),
         ),
         migrations.AddConstraint(
-            model_name='usage',
-            constraint=models.UniqueConstraint(fields=('allocation', 'starts'), name='usage_once'),
+            model_name="usage",
+            constraint=models.UniqueConstraint(fields=("allocation", "starts"), name="usage_once"),
         ),
         migrations.AddConstraint(
-            model_name='usage',
-            constraint=models.CheckConstraint(condition=models.Q(('ends__gt', models.F('starts')), ('seconds__gt', 0)), name='usage_interval'),
+            model_name="usage",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("ends__gt", models.F("starts")), ("seconds__gt", 0)), name="usage_interval"
+            ),
         ),
     ]

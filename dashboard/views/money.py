@@ -40,7 +40,7 @@ def billing(request: HttpRequest) -> HttpResponse:
     rows = statements.usage(scope, *statements.month_of(month))
     rows = rows.select_related("job", "user", "device__model", "price").order_by("-starts", "-id")
     page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
-    page.object_list = [_line(row) for row in page.object_list]  # type: ignore[assignment]
+    page.object_list = [_line(row) for row in page.object_list]  # type: ignore[misc]
     context = {
         "month": month,
         "months": _months(scope.organization, now),
@@ -72,8 +72,9 @@ def billing_csv(request: HttpRequest) -> StreamingHttpResponse:
 
 
 _COLUMNS = (
-    "starts,ends,seconds,device_model,device,share_thousandths,price_per_hour,amount,currency,job_id,job,team,person"
-).split(",")
+    *("starts", "ends", "seconds", "device_model", "device", "share_thousandths", "price_per_hour", "amount"),
+    *("currency", "job_id", "job", "team", "person"),
+)
 
 
 class _Echo:
@@ -142,7 +143,8 @@ def _month(request: HttpRequest) -> date:
 
 def _months(organization: Organization, now: datetime) -> list[tuple[str, str]]:
     """Back to the organization's first month, a year at most."""
-    months, day = [], now.date().replace(day=1)
+    months: list[tuple[str, str]] = []
+    day = now.date().replace(day=1)
     while len(months) < MONTHS_SHOWN:
         months.append((f"{day:%Y-%m}", formats.date_format(day, "YEAR_MONTH_FORMAT")))
         if day <= organization.created_at.date().replace(day=1):

@@ -81,7 +81,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
 @require_GET
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     scope, found, now = reader(request), _job(request, job_id), clock.now()
-    newest = Attempt.objects.filter(job=found).order_by("-number").first()
+    newest = Attempt.objects.seen_by(scope).filter(job=found).select_related("node").order_by("-number").first()
     emulated = bool(newest and newest.node.emulated)
     samples = _samples(newest)
     context = {
@@ -263,11 +263,11 @@ def _act(request: HttpRequest, job_id: UUID, verb: Any, done: str) -> HttpRespon
 
 def _attempt(request: HttpRequest, found: Job) -> Attempt:
     """The attempt that is asked for, by default the newest."""
-    attempts = Attempt.objects.filter(job=found)
+    attempts = Attempt.objects.seen_by(reader(request)).filter(job=found)
     asked = request.GET.get("attempt", "")
     if asked:
         attempts = attempts.filter(pk=asked) if _is_uuid(asked) else attempts.none()
-    newest = attempts.order_by("-number").first()
+    newest: Attempt | None = attempts.order_by("-number").first()
     if newest is None:
         raise Http404(_("There is no such attempt."))
     return newest
@@ -384,4 +384,3 @@ def job_file(request: HttpRequest, job_id: UUID) -> FileResponse:
     response = FileResponse(source, as_attachment=True, filename=path.name, content_type="application/octet-stream")
     response["Content-Length"] = str(size)
     return response
-

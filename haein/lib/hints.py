@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 class Hints:
-    """A queue of at most `most` sends, one at a time. What finds it full is dropped: the receivers look by themselves."""
+    """A queue of at most `most` sends, one at a time. What finds it full is dropped: receivers look by themselves."""
 
     def __init__(self, name: str, *, most: int) -> None:
         self._name = name

@@ -53,7 +53,7 @@ class Layout:
         if self.owner.uid == 0:
             base = "/run"
         elif not os.access(base, os.W_OK):
-            base = "/tmp"  # the folder made there is private, and checked to be ours
+            base = "/tmp"  # noqa: S108 - the folder made there is private, and checked to be ours
         return Path(base, f"haein-{self.owner.uid}-{here.st_dev:x}-{here.st_ino:x}")
 
     def prepare(self) -> None:

@@ -60,7 +60,18 @@ def _start(crew: Crew, begun: float) -> None:
         crew.journal.say("The web server has not answered for a minute; its lines above should say why.")
         crew.wait(probe.answered)
     crew.journal.say(f"Haein {checks.app_version()} answers at {address()} ({time.monotonic() - begun:.1f} s)")
-    crew.run(manage(layout, "setup", "setup_link", "--base-url", address()))
+    offer_setup(crew)
+
+
+def offer_setup(crew: Crew) -> None:
+    """While there is no operator, shows the link that makes the first one."""
+
+    def shown(line: str) -> bool:
+        if line.startswith("http"):
+            crew.journal.say(f"To make the first operator, open this; it works once: {line}")
+        return not line.startswith("http")
+
+    crew.run(manage(crew.layout, "setup", "setup_link", "--base-url", address(), shown=shown))
 
 
 def _bring_up_to_date(crew: Crew) -> None:
@@ -79,7 +90,7 @@ def bind() -> str:
 def address() -> str:
     """Where a browser on this machine finds us, unless HAEIN_URL says what the world calls us."""
     host = bind()
-    if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:
+    if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:  # noqa: S104 - compared, not bound
         host = "localhost"
     return os.environ.get("HAEIN_URL", "").rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{port()}"
 
@@ -87,7 +98,7 @@ def address() -> str:
 def web(layout: Layout) -> Part:
     cores = len(os.sched_getaffinity(0))
     workers = os.environ.get("HAEIN_WEB_WORKERS") or str(1 if cores <= 2 else min(4, cores))
-    serve = ["--interface", "asgi", "--host", bind(), "--port", str(port()), "--workers", workers, "--loop", "uvloop"]
+    serve = ["--interface", "asginl", "--host", bind(), "--port", str(port()), "--workers", workers, "--loop", "uvloop"]
     ends = ["--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "5"]
     return Part(
         name="web",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -43,7 +44,7 @@ class Sample:
 
 
 @functools.cache
-def client() -> redis.Redis:
+def client() -> Any:  # the stubs say that every answer may be awaitable
     return redis.Redis.from_url(settings.HAEIN_REDIS_URL, **settings.HAEIN_REDIS_OPTIONS)
 
 
@@ -76,9 +77,9 @@ def hot(attempt_id: UUID, *, after: int = 0) -> list[Sample]:
     """The samples of the last hour later than `after` (epoch milliseconds), oldest first. Raises redis.RedisError."""
     count = HOT_SAMPLES if not after else 120
     rows = client().lrange(key(attempt_id), -count, -1)
-    samples = [_unpack(row) for row in rows]  # type: ignore[union-attr]
+    samples = [_unpack(row) for row in rows]
     if after and samples and samples[0].at > after and count < HOT_SAMPLES:
-        samples = [_unpack(row) for row in client().lrange(key(attempt_id), 0, -1)]  # type: ignore[union-attr]
+        samples = [_unpack(row) for row in client().lrange(key(attempt_id), 0, -1)]
     return [sample for sample in samples if sample.at > after]
 
 
@@ -86,7 +87,8 @@ def minutes(attempt_id: UUID, *, before: int) -> list[Sample]:
     """The minutes that ended before `before` (epoch milliseconds), oldest first."""
     rows = Minute.objects.filter(attempt_id=attempt_id, at__lt=clock.from_epoch(before / 1000)).order_by("at")
     return [
-        Sample(int(r.at.timestamp() * 1000) + 30_000, r.cpu, r.memory_mb, r.utilization, r.device_memory_mb) for r in rows
+        Sample(int(r.at.timestamp() * 1000) + 30_000, r.cpu, r.memory_mb, r.utilization, r.device_memory_mb)
+        for r in rows
     ]
 
 
@@ -95,7 +97,7 @@ def _push(readings: Sequence[Reading]) -> None:
         return
     newest = client().mget([f"{key(reading.attempt_id)}:at" for reading in readings])
     pipe = client().pipeline(transaction=False)
-    for reading, last in zip(readings, newest, strict=True):  # type: ignore[arg-type]
+    for reading, last in zip(readings, newest, strict=True):
         sample = sample_of(reading)
         if last is not None and int(last) >= sample.at:
             continue  # seen already: two workers may look at the same second
@@ -113,7 +115,7 @@ def _fold(running: set[UUID], now: datetime) -> None:
     minute = now.replace(second=0, microsecond=0)
     marker = f"haein:folded:{minute:%H%M}"
     everything = client().set(marker, 1, nx=True, ex=120)
-    measured = {UUID(raw.decode()) for raw in client().smembers(_MEASURED)}  # type: ignore[union-attr]
+    measured = {UUID(raw.decode()) for raw in client().smembers(_MEASURED)}
     gone = measured - running
     for attempt_id in measured if everything else gone:
         _write(attempt_id, until=now if attempt_id in gone else minute)
@@ -155,5 +157,5 @@ def _pack(sample: Sample) -> str:
     return json.dumps([round(value, 3) if isinstance(value, float) else value for value in values])
 
 
-def _unpack(row: bytes) -> Sample:
+def _unpack(row: Any) -> Sample:
     return Sample(*json.loads(row))

@@ -60,7 +60,9 @@ class Organization(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=models.Q(standing__in=["active", "suspended"]), name="organization_standing")
+            models.CheckConstraint(
+                condition=models.Q(standing__in=["active", "suspended"]), name="organization_standing"
+            )
         ]
 
     def __str__(self) -> str:
@@ -76,7 +78,9 @@ class Team(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        constraints: ClassVar = [models.UniqueConstraint("organization", Lower("name"), name="team_name_in_organization")]
+        constraints: ClassVar = [
+            models.UniqueConstraint("organization", Lower("name"), name="team_name_in_organization")
+        ]
 
     def __str__(self) -> str:
         return self.name

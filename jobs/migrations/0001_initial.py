@@ -4,182 +4,289 @@ import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 import django.db.models.deletion
 import django.utils.timezone
-import haein.lib.ids
-import jobs.states
 from django.conf import settings
 from django.db import migrations, models
 
+import haein.lib.ids
+import jobs.states
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('cluster', '0001_initial'),
-        ('tenants', '0001_initial'),
+        ("cluster", "0001_initial"),
+        ("tenants", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Pulse',
+            name="Pulse",
             fields=[
-                ('part', models.CharField(max_length=40, primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('problem', models.CharField(blank=True, max_length=300)),
+                ("part", models.CharField(max_length=40, primary_key=True, serialize=False)),
+                ("at", models.DateTimeField()),
+                ("problem", models.CharField(blank=True, max_length=300)),
             ],
         ),
         migrations.CreateModel(
-            name='Job',
+            name="Job",
             fields=[
-                ('id', models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=120, verbose_name='name')),
-                ('command', models.TextField(verbose_name='command')),
-                ('variables', models.JSONField(default=dict)),
-                ('environment', models.CharField(max_length=200)),
-                ('gpus', models.PositiveIntegerField()),
-                ('share', models.PositiveIntegerField()),
-                ('cpus', models.PositiveIntegerField()),
-                ('memory_mb', models.PositiveIntegerField()),
-                ('time_limit_s', models.PositiveIntegerField()),
-                ('retries', models.PositiveIntegerField(default=0)),
-                ('priority', models.IntegerField(default=0)),
-                ('tags', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), default=list, size=None)),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('starting', 'Starting'), ('running', 'Running'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('timed_out', 'Timed out')], default=jobs.states.State['QUEUED'], max_length=12)),
-                ('reason', models.CharField(blank=True, max_length=40)),
-                ('reason_values', models.JSONField(default=dict)),
-                ('cancel_requested_at', models.DateTimeField(null=True)),
-                ('attempts_made', models.PositiveIntegerField(default=0)),
-                ('failures', models.PositiveIntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('queued_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('cloned_from', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='clones', to='jobs.job')),
-                ('submitted_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to=settings.AUTH_USER_MODEL)),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='tenants.team')),
+                ("id", models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=120, verbose_name="name")),
+                ("command", models.TextField(verbose_name="command")),
+                ("variables", models.JSONField(default=dict)),
+                ("environment", models.CharField(max_length=200)),
+                ("gpus", models.PositiveIntegerField()),
+                ("share", models.PositiveIntegerField()),
+                ("cpus", models.PositiveIntegerField()),
+                ("memory_mb", models.PositiveIntegerField()),
+                ("time_limit_s", models.PositiveIntegerField()),
+                ("retries", models.PositiveIntegerField(default=0)),
+                ("priority", models.IntegerField(default=0)),
+                (
+                    "tags",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=40), default=list, size=None
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("starting", "Starting"),
+                            ("running", "Running"),
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                            ("timed_out", "Timed out"),
+                        ],
+                        default=jobs.states.State["QUEUED"],
+                        max_length=12,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=40)),
+                ("reason_values", models.JSONField(default=dict)),
+                ("cancel_requested_at", models.DateTimeField(null=True)),
+                ("attempts_made", models.PositiveIntegerField(default=0)),
+                ("failures", models.PositiveIntegerField(default=0)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("queued_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "cloned_from",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="clones", to="jobs.job"
+                    ),
+                ),
+                (
+                    "submitted_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="jobs", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "team",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="jobs", to="tenants.team"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
-                ('number', models.PositiveIntegerField()),
-                ('cpus', models.PositiveIntegerField()),
-                ('memory_mb', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('starting', 'starting'), ('running', 'running'), ('ended', 'ended')], default='starting', max_length=12)),
-                ('placed_at', models.DateTimeField()),
-                ('launched_at', models.DateTimeField(null=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('cause', models.CharField(blank=True, max_length=20)),
-                ('exit_code', models.IntegerField(null=True)),
-                ('signal', models.IntegerField(null=True)),
-                ('detail', models.CharField(blank=True, max_length=500)),
-                ('node', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='cluster.node')),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='jobs.job')),
+                ("id", models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField()),
+                ("cpus", models.PositiveIntegerField()),
+                ("memory_mb", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("starting", "starting"), ("running", "running"), ("ended", "ended")],
+                        default="starting",
+                        max_length=12,
+                    ),
+                ),
+                ("placed_at", models.DateTimeField()),
+                ("launched_at", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("cause", models.CharField(blank=True, max_length=20)),
+                ("exit_code", models.IntegerField(null=True)),
+                ("signal", models.IntegerField(null=True)),
+                ("detail", models.CharField(blank=True, max_length=500)),
+                ("node", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="cluster.node")),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="attempts", to="jobs.job"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Upload',
+            name="Upload",
             fields=[
-                ('id', models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=255)),
-                ('size', models.PositiveBigIntegerField()),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='tenants.team')),
+                ("id", models.UUIDField(default=haein.lib.ids.new, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=255)),
+                ("size", models.PositiveBigIntegerField()),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("team", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="tenants.team")),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.AddField(
-            model_name='job',
-            name='upload',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='jobs.upload'),
+            model_name="job",
+            name="upload",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to="jobs.upload"),
         ),
         migrations.CreateModel(
-            name='Allocation',
+            name="Allocation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('units', models.PositiveIntegerField()),
-                ('held_from', models.DateTimeField()),
-                ('billable_from', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('waived', models.BooleanField(default=False)),
-                ('metered', models.BooleanField(default=False)),
-                ('device', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='allocations', to='cluster.device')),
-                ('attempt', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='allocations', to='jobs.attempt')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("units", models.PositiveIntegerField()),
+                ("held_from", models.DateTimeField()),
+                ("billable_from", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("waived", models.BooleanField(default=False)),
+                ("metered", models.BooleanField(default=False)),
+                (
+                    "device",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="allocations", to="cluster.device"
+                    ),
+                ),
+                (
+                    "attempt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="allocations", to="jobs.attempt"
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('ended_at', None)), fields=['device'], name='allocation_open'), models.Index(condition=models.Q(('metered', False)), fields=['id'], name='allocation_unmetered')],
-                'constraints': [models.UniqueConstraint(fields=('attempt', 'device'), name='allocation_once'), models.CheckConstraint(condition=models.Q(('units__gt', 0)), name='allocation_units'), models.CheckConstraint(condition=models.Q(('ended_at', None), ('billable_from', None), ('ended_at__gte', models.F('billable_from')), _connector='OR'), name='allocation_interval')],
+                "indexes": [
+                    models.Index(condition=models.Q(("ended_at", None)), fields=["device"], name="allocation_open"),
+                    models.Index(condition=models.Q(("metered", False)), fields=["id"], name="allocation_unmetered"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("attempt", "device"), name="allocation_once"),
+                    models.CheckConstraint(condition=models.Q(("units__gt", 0)), name="allocation_units"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("ended_at", None),
+                            ("billable_from", None),
+                            ("ended_at__gte", models.F("billable_from")),
+                            _connector="OR",
+                        ),
+                        name="allocation_interval",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField()),
-                ('kind', models.CharField(max_length=20)),
-                ('old_state', models.CharField(blank=True, max_length=12)),
-                ('new_state', models.CharField(max_length=12)),
-                ('attempt', models.PositiveIntegerField(null=True)),
-                ('reason', models.CharField(blank=True, max_length=40)),
-                ('reason_values', models.JSONField(default=dict)),
-                ('actor_name', models.CharField(blank=True, max_length=254)),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='jobs.job')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("at", models.DateTimeField()),
+                ("kind", models.CharField(max_length=20)),
+                ("old_state", models.CharField(blank=True, max_length=12)),
+                ("new_state", models.CharField(max_length=12)),
+                ("attempt", models.PositiveIntegerField(null=True)),
+                ("reason", models.CharField(blank=True, max_length=40)),
+                ("reason_values", models.JSONField(default=dict)),
+                ("actor_name", models.CharField(blank=True, max_length=254)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="events", to="jobs.job"
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['job', 'id'], name='event_by_job')],
+                "indexes": [models.Index(fields=["job", "id"], name="event_by_job")],
             },
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(condition=models.Q(('state', 'ended'), _negated=True), fields=['state'], name='attempt_open'),
+            model_name="attempt",
+            index=models.Index(
+                condition=models.Q(("state", "ended"), _negated=True), fields=["state"], name="attempt_open"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('job', 'number'), name='attempt_number_once'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(fields=("job", "number"), name="attempt_number_once"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'ended'), _negated=True), fields=('job',), name='attempt_one_at_a_time'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "ended"), _negated=True), fields=("job",), name="attempt_one_at_a_time"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['starting', 'running', 'ended'])), name='attempt_state'),
+            model_name="attempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("state__in", ["starting", "running", "ended"])), name="attempt_state"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(fields=['team', '-created_at'], name='job_by_team'),
+            model_name="job",
+            index=models.Index(fields=["team", "-created_at"], name="job_by_team"),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(fields=['team', 'state', '-created_at'], name='job_by_team_state'),
+            model_name="job",
+            index=models.Index(fields=["team", "state", "-created_at"], name="job_by_team_state"),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(models.OrderBy(models.F('priority'), descending=True), models.F('queued_at'), models.F('id'), condition=models.Q(('state', 'queued')), name='job_queue'),
+            model_name="job",
+            index=models.Index(
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("queued_at"),
+                models.F("id"),
+                condition=models.Q(("state", "queued")),
+                name="job_queue",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state__in', ['starting', 'running'])), fields=['state'], name='job_active'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state__in", ["starting", "running"])), fields=["state"], name="job_active"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=django.contrib.postgres.indexes.GinIndex(fields=['tags'], name='job_by_tag'),
+            model_name="job",
+            index=django.contrib.postgres.indexes.GinIndex(fields=["tags"], name="job_by_tag"),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['queued', 'starting', 'running', 'succeeded', 'failed', 'cancelled', 'timed_out'])), name='job_state'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state__in", ["queued", "starting", "running", "succeeded", "failed", "cancelled", "timed_out"])
+                ),
+                name="job_state",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('share__gte', 1), ('share__lte', 1000)), name='job_share'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("share__gte", 1), ("share__lte", 1000)), name="job_share"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state__in', ['queued', 'starting', 'running'])), models.Q(('ended_at__isnull', False), ('state__in', ['cancelled', 'succeeded', 'failed', 'timed_out'])), _connector='OR'), name='job_ended_at'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("ended_at", None), ("state__in", ["queued", "starting", "running"])),
+                    models.Q(
+                        ("ended_at__isnull", False), ("state__in", ["cancelled", "succeeded", "failed", "timed_out"])
+                    ),
+                    _connector="OR",
+                ),
+                name="job_ended_at",
+            ),
         ),
     ]

@@ -56,8 +56,9 @@ class House:
             self.process = subprocess.Popen(
                 [*COMMAND, "up"], cwd=ROOT, env=self.environ(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        until(lambda: self.says("answers at") or self.process.poll() is not None, "the house is up")
-        assert self.process.poll() is None, self.output.read_text()
+        started = self.process
+        until(lambda: self.says("answers at") or started.poll() is not None, "the house is up")
+        assert started.poll() is None, self.output.read_text()
 
     def says(self, words: str) -> bool:
         return words in self.output.read_text(errors="replace")
@@ -65,7 +66,7 @@ class House:
     def answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://localhost:{self.port}/healthz", timeout=2) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 

@@ -27,7 +27,8 @@ def test_asked_to_end_it_leaves_no_process(house: House) -> None:
     house.up()
     assert len(house.processes()) > len(PARTS)
     house.end()
-    assert house.process is not None and house.process.returncode == 0
+    assert house.process is not None
+    assert house.process.returncode == 0
     assert house.says("Everything is stopped.")
     assert house.processes() == []
 

@@ -4,27 +4,25 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Minute',
+            name="Minute",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('attempt_id', models.UUIDField()),
-                ('at', models.DateTimeField()),
-                ('samples', models.PositiveSmallIntegerField()),
-                ('cpu', models.FloatField(null=True)),
-                ('memory_mb', models.FloatField(null=True)),
-                ('utilization', models.FloatField(null=True)),
-                ('device_memory_mb', models.FloatField(null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("attempt_id", models.UUIDField()),
+                ("at", models.DateTimeField()),
+                ("samples", models.PositiveSmallIntegerField()),
+                ("cpu", models.FloatField(null=True)),
+                ("memory_mb", models.FloatField(null=True)),
+                ("utilization", models.FloatField(null=True)),
+                ("device_memory_mb", models.FloatField(null=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('attempt_id', 'at'), name='telemetry_minute_once')],
+                "constraints": [models.UniqueConstraint(fields=("attempt_id", "at"), name="telemetry_minute_once")],
             },
         ),
     ]

@@ -1,0 +1,5 @@
+/* Pages whose charts stand still. */
+
+import { charts } from "./charts.js";
+
+charts();
