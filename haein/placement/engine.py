@@ -118,4 +118,4 @@ class _Possible:
             return None
         if any(room.fits(request) for room in self.repaired):
             return refusals.out_of_service(self.snapshot, self.in_service, request)
-        return refusals.impossible(self.snapshot, self.in_service, request)
+        return refusals.impossible(self.in_service, self.repaired, request)

@@ -30,11 +30,12 @@ def out_of_service(snapshot: Snapshot, rooms: Sequence[Room], request: Request) 
     return _refusal(Reason.OUT_OF_SERVICE, (Code.OUT_OF_SERVICE, params), request, nearest(rooms, request))
 
 
-def impossible(snapshot: Snapshot, rooms: Sequence[Room], request: Request) -> Refusal:
-    """Nothing in the cluster could ever take it. `rooms` are those in service, empty."""
-    explanation = _explain_impossible(rooms, request)
-    if not rooms:
-        explanation = (Code.NO_NODE, {"all_nodes": len(snapshot.nodes)})
+def impossible(rooms: Sequence[Room], repaired: Sequence[Room], request: Request) -> Refusal:
+    """Nothing in the cluster could ever take it. Both are empty rooms: those in service, and all there are.
+
+    The sentence speaks of all there are, because "never" does; the nearest request is one that could run today.
+    """
+    explanation = _explain_impossible(repaired, request) if repaired else (Code.NO_NODE, {})
     return _refusal(Reason.NEVER_FITS, explanation, request, nearest(rooms, request))
 
 

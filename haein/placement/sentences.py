@@ -60,9 +60,9 @@ TEMPLATES: Mapping[Code, str] = {
         "What could take this is out of service now (nodes out of service: %(nodes)d of %(all_nodes)d, "
         "GPUs: %(gpus)d of %(all_gpus)d)."
     ),
-    Code.NO_NODE: gettext_noop("No node is in service, of %(all_nodes)d in the cluster."),
-    Code.NO_GPU: gettext_noop("GPUs asked for: %(gpus)d; the cluster has none in service."),
-    Code.NO_MODEL: gettext_noop("The cluster has no %(model)s GPU in service; it has: %(models)s."),
+    Code.NO_NODE: gettext_noop("The cluster has no node."),
+    Code.NO_GPU: gettext_noop("GPUs asked for: %(gpus)d; the cluster has none."),
+    Code.NO_MODEL: gettext_noop("The cluster has no %(model)s GPU; it has: %(models)s."),
     Code.TOO_MANY_GPUS: gettext_noop(
         "%(gpus)d %(kind)ss on one node were asked for; the largest node has %(most)d. Ask for %(most)d or fewer."
     ),

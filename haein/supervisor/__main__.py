@@ -31,3 +31,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except Refusal as refusal:
         sys.exit(f"haein: {refusal}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
-LEAST = (3, 11)
+LEAST, NEWEST = (3, 11), (3, 13)
 NOBODY = 65534
 LOCKS = {
     "server": ROOT / "requirements/runtime.txt",
@@ -93,6 +93,7 @@ def choose_python() -> str:
     new = [path for path in found if version_of(Path(path)) >= LEAST]
     if not new:
         refuse(f"Python 3.11 or newer is needed, and none is here: install it (apt-get install python3), {AGAIN}.")
+    new.sort(key=lambda path: version_of(Path(path)) > NEWEST)  # a newer one may do, if there is no other
     usable = [path for path in new if runs_for_others(Path(path))]
     if not usable:
         refuse(

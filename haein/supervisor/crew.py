@@ -140,7 +140,12 @@ class Crew:
             self.journal.say(f"{member.part.name} can't be started ({problem.strerror}).")
             self._plan_restart(member)
             return
-        processes.remember(self.layout.records, member.part, member.process.pid)
+        try:
+            processes.remember(self.layout.records, member.part, member.process.pid)
+        except OSError as problem:
+            self.journal.complain_of_disk(
+                f"{self.layout.records} can't be written ({problem.strerror}): free some room."
+            )
 
     def _bury(self, member: Member) -> None:
         assert member.process is not None

@@ -43,7 +43,6 @@ class Journal:
     def _keep(self, line: bytes) -> None:
         try:
             if self._file.tell() > LARGEST:
-                self._file.close()
                 self._path.rename(self._path.with_suffix(".log.1"))
                 self._file = self._open()
             self._file.write(line)

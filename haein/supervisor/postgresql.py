@@ -75,7 +75,7 @@ def part(layout: Layout, *, durable: bool = True) -> Part:
         ready=lambda pid: _is_ready(data, pid),
         stop_signal=signal.SIGINT,  # "fast": ends sessions; SIGTERM would wait for the clients
         last_signal=signal.SIGQUIT,  # SIGKILL would leave its children to notice by themselves
-        patience=30,
+        patience=20,
     )
 
 
@@ -100,6 +100,7 @@ def _run(layout: Layout, command: list[str], typed: str = "") -> None:
         capture_output=True,
         text=True,
         cwd=layout.postgres,
+        start_new_session=True,  # a Ctrl-C is for us: this takes a moment, and then we stop
         env={"PATH": os.defpath, "LC_ALL": "C"},
         user=user,
         group=group,

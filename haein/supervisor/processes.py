@@ -69,10 +69,15 @@ def end_leftovers(records: Path, say: Callable[[str], None]) -> None:
 
 
 def end_session(leader: int) -> None:
-    """Kills what is left of a session whose leader is dead."""
-    for pid in _session(leader):
+    """Kills what is left of a session whose leader is dead, and waits until it has let go of its ports and files."""
+    held = [descriptor for pid in _session(leader) if (descriptor := _open(pid)) is not None]
+    for descriptor in held:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    deadline = time.monotonic() + 2
+    for descriptor in held:
+        select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+        os.close(descriptor)
 
 
 class _Leftover:

@@ -46,10 +46,11 @@ def run() -> int:
 
 def _start(crew: Crew, begun: float) -> None:
     layout = crew.layout
-    if not (layout.postgres / "data").exists():
+    names = ground.wanted()
+    if "postgres" in names and not (layout.postgres / "data").exists():
         crew.journal.say(f"Making the database in {layout.postgres} ...")
-    credentials.write_environment(layout, ground.values(layout))
-    ground.start(crew)
+    credentials.write_environment(layout, ground.values(layout, names))
+    ground.start(crew, names)
     _bring_up_to_date(crew)
     checks.write_version(layout)
     for part in (web(layout), worker(layout), beat(layout)):
@@ -75,8 +76,8 @@ def offer_setup(crew: Crew) -> None:
 
 
 def _bring_up_to_date(crew: Crew) -> None:
-    outside = "HAEIN_DATABASE_URL" in os.environ  # a database of somebody else's may have been replaced
-    if not outside and not migrations.pending(crew.layout):
+    # A database of somebody else's may have been replaced meanwhile: only of our own we know what was applied.
+    if "postgres" in crew.members and not migrations.pending(crew.layout):
         return
     if crew.run(manage(crew.layout, "migrate", "migrate", "--no-input", shown=lambda line: "Applying" in line)):
         raise Refusal("The database could not be brought up to date; the lines above say why. Nothing was started.")

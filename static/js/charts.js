@@ -37,8 +37,23 @@ function tokens() {
   return { ...found, face: getComputedStyle(document.body).fontFamily };
 }
 
-/* plotly.js writes dates in UTC: shifted by the zone's distance they read as the reader's own time. */
-const local = (x) => (typeof x === "number" ? x - new Date(x).getTimezoneOffset() * 60_000 : x);
+/* Readings further apart than this have a hole between them: minutes are the coarsest that are kept. */
+const HOLE_MS = 90_000;
+
+/** Points with an empty one in each hole, so that no line pretends to know what was there. */
+function holed(x, y) {
+  const xs = [];
+  const ys = [];
+  x.forEach((at, index) => {
+    if (index && at - x[index - 1] > HOLE_MS) {
+      xs.push(x[index - 1] + 1);
+      ys.push(null);
+    }
+    xs.push(at);
+    ys.push(y[index]);
+  });
+  return { x: xs, y: ys };
+}
 
 const STYLES = [
   (color) => ({
@@ -90,7 +105,7 @@ function layout(color, given, bars) {
     }),
     yaxis: axis(color, given.yaxis, { nticks: 5 }),
   };
-  if (given.yaxis2) made.yaxis2 = axis(color, given.yaxis2, { nticks: 5, showgrid: false });
+  if (given.yaxis2) made.yaxis2 = axis(color, given.yaxis2, { nticks: 5, tickmode: "auto", tickformat: ",.2~f", showgrid: false });
   if (given.meta?.limit) {
     const y = given.meta.limit;
     made.shapes = [
@@ -161,7 +176,7 @@ export class Chart {
     const color = tokens();
     const data = this.figure.data.map((trace, index) => ({
       ...trace,
-      x: trace.x.map(local),
+      ...(this.bars ? {} : holed(trace.x, trace.y)),
       ...(this.bars ? { marker: { color: color["chart-1"] } } : STYLES[index](color)),
       hovertemplate: this.bars ? `%{x}<br>%{y:,.4~f} ${this.unit(trace)}<extra></extra>` : `%{y:,.1f} ${this.unit(trace)}`,
     }));

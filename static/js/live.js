@@ -30,7 +30,7 @@ export function on(type, handle) {
   handlers.set(type, [...(handlers.get(type) || []), handle]);
 }
 
-/** Send what `make` returns first after every connect. */
+/** After every connect send what `make` returns, if anything, before all else. */
 export function greet(make) {
   greetings.push(make);
 }
@@ -74,7 +74,7 @@ function connect() {
   socket = mine;
   mine.onopen = () => {
     heardAt = performance.now();
-    for (const make of greetings) send(make());
+    for (const message of greetings.map((make) => make())) if (message) send(message);
   };
   mine.onmessage = (event) => socket === mine && receive(event);
   mine.onclose = (event) => {

@@ -30,6 +30,5 @@ export function start(live) {
   live.greet(() => {
     if (!first) plan();
     first = false;
-    return { type: "resume" };
   });
 }

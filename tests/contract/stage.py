@@ -59,6 +59,8 @@ class Stage:
     def begin(self, command: str, **changes: Any) -> Launch:
         launch = self.order(command, **changes)
         self.backend.launch(launch)
+        # Nearly always at once; a machine whose disk is busy may take longer to make the start durable.
+        until(lambda: self.look(launch).phase is not Phase.UNKNOWN)
         return launch
 
     def run(self, command: str, **changes: Any) -> tuple[Launch, Sight]:

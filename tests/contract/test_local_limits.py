@@ -48,8 +48,10 @@ def test_shared_memory_counts_once(local: LocalStage) -> None:
 
 
 def test_reserving_address_space_costs_nothing(local: LocalStage) -> None:
-    _, sight = local.run("python -c 'import mmap; m = mmap.mmap(-1, 50 * 2**30); print(len(m))'", memory_mb=200)
-    assert sight.exit_code == 0
+    no_reserve = 0x4000
+    reserve = f"import mmap; mmap.mmap(-1, 50 * 2**30, mmap.MAP_PRIVATE | {no_reserve})"
+    _, sight = local.run(f"python -c '{reserve}'", memory_mb=200)
+    assert (sight.cause, sight.detail) == (Cause.EXITED, "")
 
 
 def test_it_runs_on_as_many_cores_as_were_granted(local: LocalStage) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from haein.placement.engine import BEST_FIT, FIRST_FIT, Policy, plan
-from haein.placement.ledger import Balance, Capacity, Holding, Kind, ImbalanceError, check
+from haein.placement.ledger import Balance, Capacity, Holding, ImbalanceError, Kind, check
 from haein.placement.model import Request, Snapshot
 
 from .worlds import World, requests, snapshots

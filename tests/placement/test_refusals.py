@@ -82,10 +82,10 @@ def test_it_says_what_is_missing_now(request_: Request, nodes: tuple[NodeState, 
         (
             ask(1, model="H100"),
             (node("a", 0), node("b", 0, model="L4")),
-            "The cluster has no H100 GPU in service; it has: B200, L4.",
+            "The cluster has no H100 GPU; it has: B200, L4.",
         ),
-        (ask(1), (node("a"),), "GPUs asked for: 1; the cluster has none in service."),
-        (ask(0), (), "No node is in service, of 0 in the cluster."),
+        (ask(1), (node("a"),), "GPUs asked for: 1; the cluster has none."),
+        (ask(0), (), "The cluster has no node."),
         (
             ask(1, cpus=99_000),
             (node("a", 0), node("b", cpus=128_000)),
@@ -121,6 +121,11 @@ def test_it_tells_what_is_out_of_service_from_what_is_impossible() -> None:
         "What could take this is out of service now (nodes out of service: 1 of 2, GPUs: 2 of 3)."
     )
     assert refusal.nearest == ask(1)
+
+
+def test_never_counts_what_is_out_of_service_and_the_nearest_request_does_not() -> None:
+    refusal = refused_ever(ask(16), node("a", *[0] * 8, usable=False), node("b", *[0] * 4))
+    assert (refusal.reason, refusal.params["most"], refusal.nearest) == (Reason.NEVER_FITS, 8, ask(4))
 
 
 def test_a_full_cluster_could_still_take_it_some_day() -> None:

@@ -119,7 +119,7 @@ class LocalBackend(Backend):
             # Looked at again, as the runner may have ended between the two looks.
             end = records.read(folder, records.EXIT)
             if end is None:
-                burial.bury(folder, start)
+                burial.bury(folder, start, str(self._layout.scratch(attempt)))
                 end = records.read(folder, records.EXIT)
         if end is not None:
             return _ended(attempt, end, self._log_end(attempt))

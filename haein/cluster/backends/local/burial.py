@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from haein.cluster.backends.local import processes, records
+from haein.cluster.backends.local import processes, records, scratch
 from haein.cluster.backends.local.processes import Process
 
 ROUNDS = 50
@@ -14,7 +14,7 @@ ROUND_S = 0.01
 MARK = b"HAEIN_ATTEMPT_ID="
 
 
-def bury(folder: str, start: dict[str, str]) -> None:
+def bury(folder: str, start: dict[str, str], scratch_folder: str) -> None:
     """End what is left and write the exit record.
 
     Without the right to do so, or while something can't be ended, the attempt stays as it is: running, to whoever asks.
@@ -28,6 +28,7 @@ def bury(folder: str, start: dict[str, str]) -> None:
     try:
         if not records.exists(folder, records.EXIT):
             _bury(folder, start)
+            scratch.remove(scratch_folder)
     except PermissionError:
         return
     finally:

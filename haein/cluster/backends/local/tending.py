@@ -13,7 +13,7 @@ import select
 import signal
 import time
 
-from haein.cluster.backends.local import processes, records, starting
+from haein.cluster.backends.local import processes, records, scratch, starting
 from haein.cluster.backends.local.log import Log, Stream
 from haein.cluster.backends.local.orders import Order, from_pairs
 from haein.cluster.backends.local.usage import MIB, Meter
@@ -46,7 +46,7 @@ def tend(folder: str, ready: int) -> None:
     os.close(ready)
     run.watch()
     run.record_end()
-    remove_tree(run.order.scratch)
+    scratch.remove(run.order.scratch)
 
 
 class Run:
@@ -358,19 +358,3 @@ def exit_sentence(code: int, last_words: str) -> str:
     if code == 126:
         return f"The command is not a program that can be executed (exit code 126).{said}"
     return f"The command ended with exit code {code}.{said}"
-
-
-def remove_tree(path: str) -> None:
-    """Delete the attempt's scratch folder without ever following a link out of it; what resists is left to forget()."""
-    try:
-        for _, folders, files, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
-            for name in files:
-                os.unlink(name, dir_fd=fd)
-            for name in folders:
-                try:
-                    os.rmdir(name, dir_fd=fd)
-                except NotADirectoryError:
-                    os.unlink(name, dir_fd=fd)
-        os.rmdir(path)
-    except (OSError, RecursionError):
-        pass

@@ -1,0 +1,35 @@
+"""`python -m bench [name]`: every benchmark, or one, on a house of its own; one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from bench import latency, rest, start
+
+BENCHMARKS = {
+    "submit_to_first_line_ms": latency.submit_to_first_line,
+    "log_line_to_page_ms": latency.log_line_to_page,
+    "up_warm_s": start.up_warm,
+    "resting_mb": rest.resting,
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"There is no benchmark {unknown[0]}. Choose of: {', '.join(BENCHMARKS)}")
+    missed = 0
+    for name in names or BENCHMARKS:
+        value, unit, target, detail = BENCHMARKS[name]()
+        met = value < target
+        missed += not met
+        detail = {**detail, "cores": os.cpu_count()}
+        line = {"name": name, "value": value, "unit": unit, "target": target, "ok": met, "detail": detail}
+        print(json.dumps(line), flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main([name for name in sys.argv[1:] if name]))

@@ -1,0 +1,38 @@
+"""A house of the benchmarks' own, and the first operator in it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tests.e2e.conftest import setup_link
+from tests.house import House, made
+from tests.visitor import Visitor
+
+
+@contextmanager
+def inhabited() -> Iterator[tuple[House, Visitor]]:
+    with made() as house:
+        house.up()
+        visitor = Visitor(f"http://localhost:{house.port}")
+        visitor.come_in(setup_link(house))
+        yield house, visitor
+        visitor.leave()
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The nearest-rank percentile."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """In the values' own unit."""
+    return {
+        "n": len(values),
+        "min": round(min(values), 1),
+        "median": round(statistics.median(values), 1),
+        "p95": round(percentile(values, 95), 1),
+        "max": round(max(values), 1),
+    }

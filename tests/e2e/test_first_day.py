@@ -1,0 +1,110 @@
+"""The first day of somebody who has never seen Haein, in a real browser on the real processes: from a click to a bill."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import setup_link
+from tests.rows import Rows
+from tests.supervisor.conftest import House, until
+
+POINTS = "document.querySelector('#chart-utilization .js-plotly-plot, #chart-utilization.js-plotly-plot')?.data[0].x.length ?? 0"
+
+
+def test_from_sign_up_to_the_bill(house: House, rows: Rows, open_page: Callable[..., Page]) -> None:
+    house.up()
+    page = open_page(viewport={"width": 1440, "height": 900})
+    _sign_up(page)
+
+    os.kill(house.pid("worker"), signal.SIGSTOP)  # so that there is time to see it queued
+    page.get_by_role("button", name="Run the digits training").click()
+    state = page.locator("#job-head [data-state]")
+    expect(state).to_have_attribute("data-state", "queued")
+    page.evaluate("window.neverReloaded = true")
+    os.kill(house.pid("worker"), signal.SIGCONT)
+
+    expect(state).to_have_attribute("data-state", "running", timeout=20_000)
+    expect(page.locator("#log")).to_contain_text("epoch", ignore_case=True, timeout=20_000)
+    seen = _grown(page, 0)
+    _grown(page, seen)
+    expect(state).to_have_attribute("data-state", "succeeded", timeout=90_000)
+    assert page.evaluate("window.neverReloaded")
+
+    _bill_adds_up(page, rows)
+
+
+def test_the_one_time_link_lands_in_a_ready_organization(house: House, open_page: Callable[..., Page]) -> None:
+    house.up()
+    link = setup_link(house)
+    page = open_page()
+    page.goto(link)
+    page.get_by_role("button", name="Run the digits training").click()
+    expect(page.locator("#job-head [data-state]")).to_have_attribute("data-state", "running", timeout=20_000)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+    expect(page.locator("#job-head [data-state]")).to_have_attribute("data-state", "cancelled", timeout=30_000)
+
+    stranger = open_page()
+    answer = stranger.goto(link)
+    assert answer is not None
+    assert answer.status == 404
+    expect(stranger.locator("body")).to_contain_text("has been used")
+
+
+def test_a_dropped_socket_catches_up_without_a_gap_or_a_double_line(
+    house: House, open_page: Callable[..., Page]
+) -> None:
+    house.up()
+    page = open_page()
+    page.goto(setup_link(house))
+    page.goto("/jobs/new/")
+    page.get_by_label("Name", exact=True).fill("counter")
+    page.get_by_label("Command").fill("for i in $(seq 1 150); do echo line-$i; sleep 0.05; done")
+    page.get_by_role("button", name=re.compile("Submit|Launch|Start|Run")).click()
+    expect(page.locator("#log")).to_contain_text("line-20", timeout=20_000)
+    os.kill(house.pid("web"), signal.SIGKILL)
+    expect(page.locator("#log")).to_contain_text("line-150", timeout=60_000)
+    shown = re.findall(r"line-(\d+)", page.locator("#log [data-log=rows]").inner_text())
+    assert [int(number) for number in shown] == list(range(1, 151))
+
+
+def _sign_up(page: Page) -> None:
+    page.goto("/accounts/signup/")
+    page.get_by_label("Your name").fill("Alice")
+    page.get_by_label("Organization").fill("Acme Research")
+    page.get_by_label("E-mail").fill("alice@acme.test")
+    page.locator("input[name=password1]").fill("seven wooden blocks")
+    page.get_by_role("button", name=re.compile("Sign up|Create")).click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def _grown(page: Page, than: int) -> int:
+    """The chart's number of points once there are more of them."""
+    page.wait_for_function(f"({POINTS}) > {than}", timeout=30_000)
+    return int(page.evaluate(POINTS))
+
+
+def _bill_adds_up(page: Page, rows: Rows) -> None:
+    """The page's amount is seconds x share x price by the runner's own records, to the last shown digit."""
+    (attempt, share, per_hour) = until(lambda: _metered(rows), "the run is metered")
+    started, ended = rows.runner_records(attempt)
+    exact = Decimal((int(ended) - int(started)) * share * per_hour) / (3_600_000 * 1_000_000)
+    page.goto("/billing/")
+    shown = f"${exact.quantize(Decimal('0.0001'))}"
+    expect(page.locator("[data-micro]").first).to_have_text(shown)
+    expect(page.locator("table").first).to_contain_text(shown)
+
+
+def _metered(rows: Rows) -> Any:
+    found = rows.ask(
+        "SELECT a.attempt_id, u.units, p.per_hour FROM billing_usage u"
+        " JOIN jobs_allocation a ON a.id = u.allocation_id JOIN billing_price p ON p.id = u.price_id"
+    )
+    return found[0] if found else None
