@@ -26,7 +26,11 @@ def up_warm() -> tuple[float, str, float, dict[str, Any]]:
 def _once(house: House) -> float:
     begun = time.monotonic()
     with subprocess.Popen(
-        ["make", "up"], cwd=ROOT, env=house.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ["make", "up"],
+        cwd=ROOT,
+        env=house.environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as up:
         until(house.answers, "the page answers", 120)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -44,9 +44,18 @@ def set_price(*, by: User, device_model: DeviceModel, per_hour: int, valid_from:
 
 
 def tariffs(model_ids: Iterable[int]) -> dict[int, list[Tariff]]:
-    """All tariffs of these device models, in one query."""
+    """All tariffs of these device models, in one query; a model that appeared a moment ago gets its first one now."""
+    wanted = set(model_ids)
+    found = _tariffs(wanted)
+    if wanted - found.keys():
+        fill_gaps()
+        found = _tariffs(wanted)
+    return found
+
+
+def _tariffs(model_ids: Collection[int]) -> dict[int, list[Tariff]]:
     found: dict[int, list[Tariff]] = {}
-    for price in Price.objects.filter(device_model_id__in=set(model_ids)):
+    for price in Price.objects.filter(device_model_id__in=model_ids):
         until = clock.whole_seconds(price.valid_to) if price.valid_to else None
         tariff = Tariff(price.pk, clock.whole_seconds(price.valid_from), until, price.per_hour)
         found.setdefault(price.device_model_id, []).append(tariff)

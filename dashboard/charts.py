@@ -7,7 +7,7 @@ tests hold each figure to that package's own schema.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -50,15 +50,17 @@ def memory(samples: Sequence[Sample], *, limit_mb: int, emulated: bool) -> dict[
     }
 
 
-def days(rows: Sequence[tuple[date, int]], currency: str) -> dict[str, Any]:
-    """What each day cost."""
+def days(rows: Sequence[tuple[date, int]], start: date, end: date, currency: str) -> dict[str, Any]:
+    """What each day from `start` to before `end` cost."""
+    costs = dict(rows)
+    every = [start + timedelta(days=number) for number in range((end - start).days)]
     return {
         "data": [
             {
                 "type": "bar",
                 "name": _("Cost"),
-                "x": [on.isoformat() for on, _amount in rows],
-                "y": [amount / money.MICRO for _on, amount in rows],
+                "x": [on.isoformat() for on in every],
+                "y": [costs.get(on, 0) / money.MICRO for on in every],
             }
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"title": {"text": currency}, "rangemode": "tozero"}},

@@ -100,7 +100,7 @@ def cores(thousandths: int) -> str:
 
 
 def memory(mb: int) -> str:
-    return f"{mb / 1024:g} GiB" if mb >= 1024 else f"{mb} MiB"
+    return f"{round(mb / 1024, 1):g} GiB" if mb >= 1024 else f"{mb} MiB"
 
 
 def span(seconds: int) -> str:
@@ -121,6 +121,7 @@ def elapsed(start: datetime | None, end: datetime | None, now: datetime) -> str:
 
 
 def amount(micro: int, *, fine: bool = True) -> str:
-    """Small amounts with four digits after the point, so that a minute of a slice is not shown as nothing."""
-    extra = 2 if fine and abs(micro) < 10 * money.MICRO else 0
+    """Small amounts with two digits more than the currency has, so that a minute of a slice is not shown as nothing."""
+    cent = money.MICRO // 10 ** money.digits(settings.HAEIN_CURRENCY)
+    extra = 2 if fine and abs(micro) < 1000 * cent and micro % cent else 0
     return money.text(micro, settings.HAEIN_CURRENCY, extra=extra)

@@ -213,9 +213,12 @@ def _never_launched(attempt: Attempt, now: datetime) -> bool:
 
 
 def _locked(ids: Mapping[UUID, object], states: Sequence[str]) -> Iterable[Attempt]:
-    """The attempts still in one of these states, locked; the others were moved by somebody else."""
+    """The attempts still in one of these states, locked; the others were moved by somebody else.
+
+    Their jobs are locked too: a cancel that comes between the verdict and the move would be forgotten.
+    """
     return (
-        Attempt.objects.select_for_update(of=("self",))
+        Attempt.objects.select_for_update(of=("self", "job"))
         .filter(pk__in=list(ids), state__in=states, job__state__in=[str(state) for state in ACTIVE])
         .select_related("job", "node")
         .order_by("pk")

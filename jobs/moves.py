@@ -79,7 +79,7 @@ def announce(jobs: Iterable[tuple[UUID, UUID]]) -> None:
         live.push(*(live.group("job", job_id) for job_id, _ in changed), *(live.group("team", pk) for pk in teams))
 
 
-def note(job: Job, code: str, *, now: datetime, by: User | None = None, **values: object) -> None:
+def note(job: Job, why: Why, *, now: datetime, by: User | None = None) -> None:
     """An event that moves nothing."""
     Event.objects.create(
         job=job,
@@ -88,8 +88,8 @@ def note(job: Job, code: str, *, now: datetime, by: User | None = None, **values
         old_state=job.state,
         new_state=job.state,
         attempt=job.attempts_made or None,
-        reason=code,
-        reason_values=values,
+        reason=why.code,
+        reason_values=dict(why.values),
         actor_name=str(by or ""),
     )
     live.push(live.group("job", job.pk), live.group("team", job.team_id))

@@ -22,10 +22,13 @@ from jobs.spec import Spec
 from jobs.states import Event as Kind
 from jobs.states import State
 
-# How much of the queue one pass looks at; the rest waits its turn (a pass costs about 10 us a job it can't place).
+# How much of the queue one pass looks at; the rest waits its turn. A job that can't be placed costs about 10 us, or
+# 0.3 ms when no other in the queue has its shape.
 LOOK_AHEAD = 500
 # Any number that nothing else in this database locks.
 _PASS_LOCK = 0x4A0B5
+# The classes of reason that explain() turns into the numbers of the moment.
+EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
 
 
 def snapshot() -> Snapshot:
@@ -121,7 +124,11 @@ def _uuid(refusal: Refusal) -> UUID:
 
 
 def _class(refusal: Refusal) -> str:
-    return "no_capacity" if refusal.reason is Reason.NO_CAPACITY_NOW else "never_fits"
+    return {
+        Reason.NO_CAPACITY_NOW: "no_capacity",
+        Reason.OUT_OF_SERVICE: "out_of_service",
+        Reason.NEVER_FITS: "never_fits",
+    }[refusal.reason]
 
 
 def _start(placements: Iterable[Placement], jobs: Mapping[UUID, Job], now: datetime) -> int:

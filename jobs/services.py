@@ -82,7 +82,7 @@ def cancel(job: Job, *, scope: Scope) -> None:
     if job.state == State.QUEUED:
         moves.apply(Kind.CANCEL, {job.pk: moves.Why("cancelled_queued", who)}, now=now, by=scope.user)
         return
-    moves.note(job, "cancel_asked", now=now, by=scope.user, **who)
+    moves.note(job, moves.Why("cancel_asked", who), now=now, by=scope.user)
     wakeup.soon()
 
 
@@ -118,7 +118,7 @@ def spec_of(job: Job) -> Spec:
 
 def why(job: Job) -> str:
     """Why the job is where it is, in the reader's language, with the numbers of this moment while it waits."""
-    if job.state == State.QUEUED and job.reason in {"no_capacity", "never_fits"}:
+    if job.state == State.QUEUED and job.reason in scheduling.EXPLAINED:
         return scheduling.explain(job)
     if job.is_active and job.cancel_requested_at:
         return _("Being cancelled: its processes were asked to end.")

@@ -31,8 +31,8 @@ def keep(source: BinaryIO, *, team: Team, name: str, size: int) -> Upload:
         )
     upload = Upload(team=team, name=plain, size=size)
     target = path(upload)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb", opener=lambda file, flags: os.open(file, flags, 0o640)) as kept:
             shutil.copyfileobj(source, kept, 1 << 20)
             os.fsync(kept.fileno())

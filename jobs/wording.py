@@ -12,6 +12,7 @@ SENTENCES: Mapping[str, str] = {
     # waiting
     "new": _("Waiting for its first look at the cluster."),
     "no_capacity": _("No node has what it needs free right now."),
+    "out_of_service": _("What could run it is out of service."),
     "never_fits": _("The cluster as it is now could never run it."),
     "suspended": _("The organization is suspended: nothing new is started until an operator resumes it."),
     "environment": _("Its environment is still being prepared."),

@@ -37,7 +37,8 @@ def billing(request: HttpRequest) -> HttpResponse:
     scope, now = reader(request), clock.now()
     month = _month(request)
     sums = statements.month(scope, month, now=now)
-    rows = statements.usage(scope, *statements.month_of(month))
+    start, end = statements.month_of(month)
+    rows = statements.usage(scope, start, end)
     rows = rows.select_related("job", "user", "device__model", "price").order_by("-starts", "-id")
     page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
     page.object_list = [_line(row) for row in page.object_list]  # type: ignore[misc]
@@ -54,7 +55,7 @@ def billing(request: HttpRequest) -> HttpResponse:
         ],
         "running": present.amount(sums.running) if sums.running else "",
         "csv_url": f"{reverse('billing_csv')}?month={month:%Y-%m}",
-        "figures": {"days": charts.days(sums.by_day, settings.HAEIN_CURRENCY)},
+        "figures": {"days": charts.days(sums.by_day, start.date(), end.date(), settings.HAEIN_CURRENCY)},
     }
     return render(request, "dashboard/billing.html", context)
 

@@ -20,9 +20,9 @@ TRIES_A_MINUTE = 30
 @require_GET
 def setup(request: HttpRequest, token: str) -> HttpResponse:
     """The link that `make up` prints: whoever opens it first is the operator."""
-    tries = cache.get_or_set("setup", 0, 60) and cache.incr("setup")
+    cache.add("setup", 0, 60)
     try:
-        if tries and tries > TRIES_A_MINUTE:
+        if cache.incr("setup") > TRIES_A_MINUTE:
             raise NotFound(_("Too many links were tried. Wait a minute."))
         operator = services.open_setup_link(token)
     except NotFound as missing:

@@ -132,6 +132,7 @@ def _spec_rows(found: Job) -> list[tuple[str, str]]:
 def job_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _submit(request, cloned_from=None)
+    reader(request)
     name = request.GET.get("example", "")
     try:
         spec = examples.get(name).spec if name else _first_spec()
@@ -206,6 +207,7 @@ def _upload(request: HttpRequest, form: JobForm, cloned_from: Job | None) -> Upl
 @require_GET
 def quote(request: HttpRequest) -> HttpResponse:
     """The fragment beside the button: price, room, and what would be refused, while the form is being filled in."""
+    reader(request)
     form = JobForm(request.GET)
     form.is_valid()
     data = form.cleaned_data

@@ -40,11 +40,15 @@ class Journal:
             self._complained = time.monotonic()
             self.say(text)
 
+    def close(self) -> None:
+        self._file.close()
+
     def _keep(self, line: bytes) -> None:
         try:
             if self._file.tell() > LARGEST:
                 self._path.rename(self._path.with_suffix(".log.1"))
-                self._file = self._open()
+                full, self._file = self._file, self._open()
+                full.close()
             self._file.write(line)
         except OSError as problem:
             if problem.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -42,6 +42,7 @@ def _run(command: list[str], folder: Path, *, durable: bool) -> int:
         return 130
     finally:
         crew.stop([ground.NAMES])
+        journal.close()
         os.close(held)
 
 

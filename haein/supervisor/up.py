@@ -41,6 +41,7 @@ def run() -> int:
     finally:
         crew.stop([[name for name in crew.members if name not in ground.NAMES], ground.NAMES])
         journal.say("Everything is stopped.")
+        journal.close()
         os.close(held)
 
 

@@ -52,7 +52,12 @@ def open_setup_link(token: str) -> User:
     now = clock.now()
     taken = SetupLink.objects.filter(digest=_digest(token), used_at=None, expires_at__gt=now).update(used_at=now)
     if not taken:
-        raise NotFound(_("This link has been used or is too old. Run `.venv/bin/python manage.py setup_link --renew` for a new one."))
+        raise NotFound(
+            _(
+                "This link has been used or is too old. On the server, .venv/bin/python manage.py setup_link --renew"
+                " prints a new one."
+            )
+        )
     operator = User.objects.filter(is_operator=True).order_by("date_joined").first()
     if operator is None:
         operator = User.objects.create_user(FIRST_OPERATOR, name=_("Operator"), is_operator=True)

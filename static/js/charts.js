@@ -56,9 +56,10 @@ function holed(x, y) {
 }
 
 const STYLES = [
-  (color) => ({
+  (color, y) => ({
     line: { color: color["chart-1"], width: 1.75 },
-    fill: "tozeroy",
+    /* plotly.js would fill right across a hole. */
+    fill: y.includes(null) ? "none" : "tozeroy",
     fillcolor: color["chart-1-area"],
   }),
   (color) => ({ line: { color: color["chart-2"], width: 1.5, dash: "dash" } }),
@@ -125,6 +126,9 @@ export class Chart {
     this.element = element;
     this.figure = JSON.parse(document.getElementById(`${element.id}-data`).textContent);
     this.columns = (element.dataset.columns || "").split(" ");
+    this.plot = document.createElement("div");
+    this.plot.className = "chart-plot";
+    element.append(this.plot);
     this.wait = element.querySelector("[data-wait]");
     this.legend = document.querySelector(`[data-legend="${element.id}"]`);
     document.addEventListener("haein:theme", () => this.plan());
@@ -176,17 +180,21 @@ export class Chart {
     const color = tokens();
     const data = this.figure.data.map((trace, index) => ({
       ...trace,
-      ...(this.bars ? {} : holed(trace.x, trace.y)),
-      ...(this.bars ? { marker: { color: color["chart-1"] } } : STYLES[index](color)),
+      ...(this.bars ? { marker: { color: color["chart-1"] } } : this.line(trace, STYLES[index], color)),
       hovertemplate: this.bars ? `%{x}<br>%{y:,.4~f} ${this.unit(trace)}<extra></extra>` : `%{y:,.1f} ${this.unit(trace)}`,
     }));
-    await Plotly.react(this.element, data, layout(color, this.figure.layout, this.bars), {
+    await Plotly.react(this.plot, data, layout(color, this.figure.layout, this.bars), {
       displayModeBar: false,
       responsive: false,
       plotlyServerURL: "",
       doubleClick: false,
       scrollZoom: false,
     });
+  }
+
+  line(trace, style, color) {
+    const points = holed(trace.x, trace.y);
+    return { ...points, ...style(color, points.y) };
   }
 
   unit(trace) {

@@ -93,7 +93,7 @@ class LocalStage(Stage):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self.var = Path(tempfile.mkdtemp(prefix="haein-"))
+        self.var = Path(tempfile.mkdtemp(prefix="haein-", dir="/var/tmp"))
         self.var.chmod(0o755)  # a job's own user must be able to pass
         self.settings = settings
         self.backend = self.local = LocalBackend(self.var, **settings)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from haein.cluster.backends.base import Capability, Cause, Phase, Refused
+from haein.cluster.backends.base import Capability, Cause, LogLine, Phase, Refused
 
 from .stage import Stage, until
 
@@ -17,7 +17,8 @@ from .stage import Stage, until
 def test_it_lists_environments_and_nodes_with_their_devices(stage: Stage) -> None:
     assert "python" in [environment.name for environment in stage.backend.environments()]
     node = stage.backend.inventory()[0]
-    assert node.cpus >= 1000 and node.memory_mb > 0
+    assert node.cpus >= 1000
+    assert node.memory_mb > 0
     assert [device.index for device in node.devices] == list(range(len(node.devices)))
     assert len({device.uuid for device in node.devices}) == len(node.devices)
 
@@ -44,7 +45,8 @@ def test_it_runs_a_command_to_its_end(stage: Stage) -> None:
     before = time.time()
     launch, sight = stage.run(stage.quick)
     assert (sight.cause, sight.exit_code, sight.signal, sight.detail) == (Cause.EXITED, 0, None, "")
-    assert sight.started_at is not None and sight.ended_at is not None
+    assert sight.started_at is not None
+    assert sight.ended_at is not None
     assert before - 1 <= sight.started_at <= sight.ended_at <= time.time() + 1
     assert stage.said(launch) == ["hello"]
     assert sight.log_bytes == stage.backend.read_log(launch.attempt_id, 0, 1000).end
@@ -77,7 +79,8 @@ def test_stopping_ends_it_as_stopped_and_may_be_asked_twice(stage: Stage) -> Non
     stage.backend.stop([launch.attempt_id])
     stage.backend.stop([launch.attempt_id])
     sight = stage.end_of(launch)
-    assert sight.cause is Cause.STOPPED and sight.detail
+    assert sight.cause is Cause.STOPPED
+    assert sight.detail
     stage.backend.stop([launch.attempt_id])
     assert stage.look(launch) == sight
 
@@ -85,10 +88,11 @@ def test_stopping_ends_it_as_stopped_and_may_be_asked_twice(stage: Stage) -> Non
 def test_a_log_read_in_small_steps_is_the_log_read_at_once(stage: Stage) -> None:
     launch, _ = stage.run(stage.quick)
     whole = stage.backend.read_log(launch.attempt_id, 0, 1 << 20)
-    lines, offset = [], 0
+    offset, lines = 0, list[LogLine]()
     while offset < whole.end:
         chunk = stage.backend.read_log(launch.attempt_id, offset, 1)
-        assert chunk.start == offset and chunk.next > offset
+        assert chunk.start == offset
+        assert chunk.next > offset
         lines += chunk.lines
         offset = chunk.next
     assert tuple(lines) == whole.lines
@@ -138,7 +142,8 @@ def test_an_upload_is_in_the_jobs_folder(stage: Stage, tmp_path) -> None:  # typ
     (tmp_path / "kept").write_bytes(b"print(1)\n")
     launch, _ = stage.run(stage.quick, upload=str(tmp_path / "kept"), upload_name="train.py")
     facts = {str(fact.path): fact for fact in stage.backend.list_files(launch.job_id, PurePosixPath())}
-    assert facts["train.py"].size == 9 and not facts["train.py"].is_folder
+    assert facts["train.py"].size == 9
+    assert not facts["train.py"].is_folder
     file, size = stage.backend.open_file(launch.job_id, PurePosixPath("train.py"))
     with file:
         assert (file.read(), size) == (b"print(1)\n", 9)

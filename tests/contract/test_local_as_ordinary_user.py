@@ -25,7 +25,12 @@ def test_all_of_it_holds_for_an_ordinary_user(tmp_path: Path) -> None:
     run = subprocess.run(
         [*become, sys.executable, "-m", "pytest", *quietly, f"--rootdir={HERE}", f"--confcutdir={HERE}", *files],
         cwd=REPOSITORY,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
-from haein.cluster.backends.local import landlock
+from haein.cluster.backends.local import confinement, landlock
 
 from .stage import LocalStage, until
 
 ROOT = os.geteuid() == 0
+
+
+def can_mount() -> bool:
+    kind = "-m" if ROOT else "-rm"
+    return subprocess.run(["unshare", kind, "true"], capture_output=True, check=False).returncode == 0
+
+
 needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
 
@@ -22,12 +31,17 @@ def test_the_environment_is_built_from_nothing(local: LocalStage, monkeypatch: p
     launch, _ = local.run("env -0 > all", variables=variables, cpus=2000)
     seen = dict(item.split("=", 1) for item in (local.work(launch) / "all").read_text().split("\0") if item)
     assert "of the server" not in seen.values()
-    assert seen["MINE"] == "two\nlines" and seen["LD_X"] == "=" and seen["OMP_NUM_THREADS"] == "7"
-    assert seen["HAEIN_JOB_ID"] == str(launch.job_id) and seen["HAEIN_ATTEMPT"] == "1"
+    assert seen["MINE"] == "two\nlines"
+    assert seen["LD_X"] == "="
+    assert seen["OMP_NUM_THREADS"] == "7"
+    assert seen["HAEIN_JOB_ID"] == str(launch.job_id)
+    assert seen["HAEIN_ATTEMPT"] == "1"
     assert seen["HOME"] == seen["PWD"] == str(local.work(launch))
-    assert seen["CUDA_VISIBLE_DEVICES"] == "0" and seen["HAEIN_GPU_SHARE"] == "0.5"
+    assert seen["CUDA_VISIBLE_DEVICES"] == "0"
+    assert seen["HAEIN_GPU_SHARE"] == "0.5"
     assert seen["PATH"].startswith(str(local.var / "env/python/bin") + ":")
-    assert seen["MKL_NUM_THREADS"] == "2" and seen["LOGNAME"] == seen["USER"]
+    assert seen["MKL_NUM_THREADS"] == "2"
+    assert seen["LOGNAME"] == seen["USER"]
 
 
 def test_the_runner_has_nothing_of_the_servers_environment(local: LocalStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +63,21 @@ def test_no_descriptor_is_inherited(local: LocalStage) -> None:
 
 def test_it_can_write_where_it_should(local: LocalStage) -> None:
     launch, sight = local.run(
-        'set -e; echo a > a; echo b > "$HAEIN_TEAM_DIR/b"; echo c > "$TMPDIR/c"; echo d > /dev/null; echo e > /dev/stdout; '
+        'set -e; echo a > a; echo b > "$HAEIN_TEAM_DIR/b"; echo c > "$TMPDIR/c"; echo d > /dev/null; '
+        "echo e > /dev/stdout; "
         "python -c 'import multiprocessing as m; m.Lock(); import tempfile; tempfile.TemporaryFile()'"
     )
     assert (sight.exit_code, local.said(launch)) == (0, ["e"])
     until(lambda: not (local.var / "scratch" / str(launch.attempt_id)).exists())
+
+
+def test_a_data_folder_inside_the_system_is_cut_out_of_it(tmp_path: Path) -> None:
+    for name in ("haein/var/secrets", "haein/docs", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "haein/var")
+    shown = confinement.without(tmp_path, (tmp_path / "haein/var",))
+    assert sorted(shown) == [tmp_path / "haein/docs", tmp_path / "other"]
+    assert confinement.without(tmp_path, (Path("/elsewhere"),)) == [tmp_path]
 
 
 @needs_landlock
@@ -66,7 +90,9 @@ def test_it_reaches_neither_secrets_nor_other_jobs_nor_the_code(local: LocalStag
     until(lambda: (local.work(other) / "file").exists())
     code = landlock.__file__
     tried = [local.var / "secrets/haein.env", local.work(other) / "file", local.folder(other) / "start", code]
-    launch, _ = local.run("; ".join(f"cat {path} && echo reached {path}" for path in tried) + f"; ls {local.var} && echo reached")
+    launch, _ = local.run(
+        "; ".join(f"cat {path} && echo reached {path}" for path in tried) + f"; ls {local.var} && echo reached"
+    )
     assert [line for line in local.said(launch) if "reached" in line] == []
     assert len([line for line in local.said(launch, "err") if "denied" in line]) == len(tried) + 1
 
@@ -79,6 +105,28 @@ def test_it_can_neither_read_nor_signal_processes_outside(local: LocalStage) -> 
     )
     assert local.said(launch) == []
     assert len(local.said(launch, "err")) == 4
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="this kernel lets us mount nothing for a job")
+
+
+@needs_mounts
+def test_temporary_files_and_shared_memory_are_the_jobs_own(local: LocalStage, mark: str) -> None:
+    outside = [Path("/tmp") / mark, Path("/dev/shm") / mark]
+    for path in outside:
+        path.write_text("another's")
+    try:
+        launch, _sight = local.run(
+            f"ls /tmp /dev/shm; echo x > /tmp/mine && cat $TMPDIR/mine; head -c 3000000 /dev/zero > /dev/shm/{mark} || "
+            "echo full",
+            memory_mb=2,
+        )
+    finally:
+        kept = [path.read_text() for path in outside]
+        for path in outside:
+            path.unlink()
+    assert kept == ["another's"] * 2
+    assert local.said(launch) == ["/dev/shm:", "", "/tmp:", "x", "full"]
 
 
 @needs_landlock
@@ -100,7 +148,8 @@ def test_each_job_has_its_own_user_and_each_team_its_group(local: LocalStage) ->
     third, _ = local.run("id -u; id -g")
     again, _ = local.run("id -u; id -g", team_id=team, job_id=first.job_id, attempt_number=2)
     (uid1, gid1, groups), (uid2, gid2), (uid3, gid3) = (local.said(launch) for launch in (first, second, third))
-    assert len({uid1, uid2, uid3}) == 3 and gid1 == gid2 == groups != gid3
+    assert len({uid1, uid2, uid3}) == 3
+    assert gid1 == gid2 == groups != gid3
     assert local.said(again) == [uid1, gid1]
     assert "0" not in (uid1, gid1)
 
@@ -123,7 +172,11 @@ def test_the_service_can_read_logs_and_files_through_its_group() -> None:
         for path in (stage.folder(launch), stage.folder(launch) / "log", stage.work(launch) / "d"):
             status = path.stat()
             assert (status.st_gid, status.st_mode & 0o057) == (64_321, 0o050), path
-        for path in (*(stage.folder(launch) / "log").iterdir(), stage.folder(launch) / "exit", stage.work(launch) / "d/f"):
+        for path in (
+            *(stage.folder(launch) / "log").iterdir(),
+            stage.folder(launch) / "exit",
+            stage.work(launch) / "d/f",
+        ):
             status = path.stat()
             assert (status.st_gid, status.st_mode & 0o047) == (64_321, 0o040), path
         assert (stage.folder(launch) / "order").stat().st_mode & 0o077 == 0, "it holds the user's variables"

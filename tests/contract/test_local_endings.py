@@ -12,13 +12,15 @@ from .stage import LocalStage
 def test_an_exit_code_comes_with_the_last_words(local: LocalStage) -> None:
     _, sight = local.run("echo no such data set >&2; exit 3")
     assert (sight.cause, sight.exit_code, sight.signal) == (Cause.EXITED, 3, None)
-    assert "exit code 3" in sight.detail and "no such data set" in sight.detail
+    assert "exit code 3" in sight.detail
+    assert "no such data set" in sight.detail
 
 
 def test_a_command_that_does_not_exist_says_so(local: LocalStage) -> None:
     _, sight = local.run("trian.py --fast")
     assert (sight.cause, sight.exit_code) == (Cause.EXITED, 127)
-    assert "not found" in sight.detail and "trian.py" in sight.detail
+    assert "not found" in sight.detail
+    assert "trian.py" in sight.detail
 
 
 def test_a_command_that_is_no_program_says_so(local: LocalStage) -> None:
@@ -42,7 +44,9 @@ def test_a_kill_from_elsewhere_is_not_taken_for_a_limit(local: LocalStage) -> No
 
 def test_a_command_too_long_for_the_kernel_is_not_started(local: LocalStage) -> None:
     _, sight = local.run("true " + "x" * 200_000)
-    assert sight.cause is Cause.NOT_STARTED and "too long" in sight.detail
+    assert sight.cause is Cause.NOT_STARTED
+    assert "too long" in sight.detail
+    assert sight.started_at is None
 
 
 def test_a_machine_that_can_not_prepare_the_job_is_not_the_users_fault(local: LocalStage) -> None:
@@ -51,7 +55,8 @@ def test_a_machine_that_can_not_prepare_the_job_is_not_the_users_fault(local: Lo
     (local.var / "work" / str(launch.job_id)).write_text("a file where a folder must be")
     local.backend.launch(launch)
     sight = local.end_of(launch)
-    assert sight.cause is Cause.LOST and "could not prepare" in sight.detail
+    assert sight.cause is Cause.LOST
+    assert "could not prepare" in sight.detail
 
 
 def test_shell_syntax_works(local: LocalStage) -> None:

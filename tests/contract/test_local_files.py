@@ -31,7 +31,9 @@ def test_it_lists_files_and_folders_by_name(local: LocalStage, job) -> None:  # 
         ("odd\ufffd", False, 4),
     ]
     (inner,) = local.backend.list_files(job, PurePosixPath("deep/er"))
-    assert isinstance(inner, FileFact) and str(inner.path) == "deep/er/file" and inner.modified_at > 1e9
+    assert isinstance(inner, FileFact)
+    assert str(inner.path) == "deep/er/file"
+    assert inner.modified_at > 1e9
 
 
 def test_it_opens_a_regular_file(local: LocalStage, job) -> None:  # type: ignore[no-untyped-def]
@@ -42,7 +44,19 @@ def test_it_opens_a_regular_file(local: LocalStage, job) -> None:  # type: ignor
 
 @pytest.mark.parametrize(
     "path",
-    ["passwd", "etc/passwd", "up/secret", "../x", "/etc/passwd", "deep/../../x", "pipe", "deep", ".", "none", "a.txt/b"],
+    [
+        "passwd",
+        "etc/passwd",
+        "up/secret",
+        "../x",
+        "/etc/passwd",
+        "deep/../../x",
+        "pipe",
+        "deep",
+        ".",
+        "none",
+        "a.txt/b",
+    ],
 )
 def test_it_opens_nothing_else(local: LocalStage, job, path: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(FileNotFoundError):

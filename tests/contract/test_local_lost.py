@@ -23,8 +23,11 @@ def test_a_killed_runner_means_lost_and_no_process_is_left(local: LocalStage, ma
     until(lambda: len(alive(mark)) >= 3)
     os.kill(local.runner(launch), signal.SIGKILL)
     sight = local.end_of(launch)
-    assert sight.cause is Cause.LOST and sight.detail
-    assert sight.started_at and sight.ended_at and sight.started_at <= sight.ended_at
+    assert sight.cause is Cause.LOST
+    assert sight.detail
+    assert sight.started_at
+    assert sight.ended_at
+    assert sight.started_at <= sight.ended_at
     assert alive(mark) == []
 
 
@@ -55,16 +58,16 @@ def test_it_is_never_launched_again(local: LocalStage) -> None:
     assert local.look(launch) == sight
 
 
-def test_a_reused_pid_is_not_touched(local: LocalStage, mark: str) -> None:
+def test_a_reused_pid_is_not_touched(local: LocalStage) -> None:
     launch = local.begin("sleep 600")
+    record = local.record(launch, "start")
     bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
-        runner = local.runner(launch)
-        start = local.folder(launch) / "start"
-        record = local.record(launch, "start") | {"pid": str(bystander.pid)}
-        os.kill(local.record(launch, "start")["pid"] and int(local.record(launch, "start")["pid"]), signal.SIGSTOP)
-        os.kill(runner, signal.SIGKILL)
-        start.write_text("".join(f"{key}={value}\0" for key, value in record.items()))
+        os.kill(local.runner(launch), signal.SIGKILL)
+        until(lambda: not alive("runner.py", str(launch.attempt_id)))
+        # The job's pid now belongs to somebody else, who started at another time.
+        forged = record | {"pid": str(bystander.pid), "pid_started": str(int(record["pid_started"]) - 1)}
+        (local.folder(launch) / "start").write_text("".join(f"{key}={value}\0" for key, value in forged.items()))
         assert local.end_of(launch).cause is Cause.LOST
         assert bystander.poll() is None
     finally:
@@ -79,7 +82,8 @@ def test_after_a_restart_of_the_machine_nothing_is_searched_for(local: LocalStag
     record = local.record(launch, "start") | {"boot": "another"}
     (local.folder(launch) / "start").write_text("".join(f"{key}={value}\0" for key, value in record.items()))
     sight = local.end_of(launch)
-    assert sight.cause is Cause.LOST and "restarted" in sight.detail
+    assert sight.cause is Cause.LOST
+    assert "restarted" in sight.detail
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has jobs that another user can't end")
@@ -91,8 +95,17 @@ def test_whoever_may_not_end_it_says_running_until_it_is_ended(local: LocalStage
     (local.folder(launch) / "log").chmod(0o755)
     os.kill(local.runner(launch), signal.SIGKILL)
     seen = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", OBSERVE, str(local.var)]
-        + [str(launch.attempt_id)],
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            sys.executable,
+            "-c",
+            OBSERVE,
+            str(local.var),
+            str(launch.attempt_id),
+        ],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from haein.cluster.backends.base import Cause, Launch, Phase
+from haein.cluster.backends.base import BackendDown, Cause, Launch, Phase, Sight
+from haein.cluster.backends.local import backend
 from haein.cluster.backends.local.backend import LocalBackend
 
 from .stage import LocalStage, alive, until
@@ -50,8 +55,6 @@ def test_launches_raced_by_several_processes_run_it_once(local: LocalStage) -> N
 def test_runners_raced_past_the_launcher_run_it_once(local: LocalStage) -> None:
     launch = local.order(COUNT_ME)
     local.backend.launch(launch)
-    from haein.cluster.backends.local import backend
-
     for _ in range(4):
         backend._start_runner(local.folder(launch))
     local.end_of(launch)
@@ -87,6 +90,42 @@ def test_a_runner_killed_before_it_began_leaves_an_attempt_that_may_be_launched(
     local.backend.launch(launch)
     assert local.end_of(launch).exit_code == 0
     assert count(local, launch) == 2
+
+
+def test_a_runner_killed_at_any_moment_of_its_start_runs_it_at_most_once(local: LocalStage) -> None:
+    chance = random.Random(7)
+    outcomes = set()
+    for _ in range(25):
+        launch = local.order("[ -e ran ] && echo twice; touch ran; echo ran")
+        launcher = threading.Thread(target=launch_regardless, args=(local, launch))
+        launcher.start()
+        time.sleep(chance.uniform(0, 0.06))  # the moment is the point here; any will do
+        for pid in alive("runner.py", str(launch.attempt_id)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        launcher.join()
+        before = local.look(launch).phase
+        sight = end_after_launching_again(local, launch)
+        outcomes.add((before, sight.cause))
+        ran = local.said(launch)
+        assert ran in (["ran"], []), outcomes
+        assert ran == ["ran"] or sight.cause is Cause.LOST
+        assert before is not Phase.UNKNOWN or sight.cause is Cause.EXITED
+    assert (Phase.UNKNOWN, Cause.EXITED) in outcomes
+
+
+def end_after_launching_again(local: LocalStage, launch: Launch) -> Sight:
+    def has_begun() -> bool:
+        launch_regardless(local, launch)
+        return local.look(launch).phase is not Phase.UNKNOWN
+
+    until(has_begun)
+    return local.end_of(launch)
+
+
+def launch_regardless(local: LocalStage, launch: Launch) -> None:
+    with suppress(BackendDown):
+        local.backend.launch(launch)
 
 
 def test_a_stop_before_the_start_means_that_it_never_runs(local: LocalStage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 from haein.cluster.backends.base import Cause, Phase
@@ -73,6 +74,12 @@ def test_a_stopped_process_is_ended_too(local: LocalStage, mark: str) -> None:
     local.backend.stop([launch.attempt_id])
     assert local.end_of(launch).cause is Cause.STOPPED
     assert alive(mark) == []
+
+
+def test_a_job_whose_records_are_deleted_does_not_run_on_unseen(local: LocalStage, mark: str) -> None:
+    launch = local.begin(f"sh -c 'sleep 600; :' {mark}")
+    shutil.rmtree(local.folder(launch))
+    until(lambda: not alive(mark) and not alive("runner.py", str(launch.attempt_id)))
 
 
 def test_a_tree_that_keeps_forking_is_ended(local: LocalStage, mark: str) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from haein.cluster.backends.base import Phase
 from haein.cluster.registry import backend
@@ -13,7 +15,7 @@ from haein.lib.errors import Problem
 from haein.tenants.models import AuditEntry
 from jobs import lifecycle, scheduling, services
 from jobs.models import Allocation, Attempt, Job
-from tests.cast import Person
+from tests.cast import Person, until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Submit = Callable[..., Job]
@@ -67,6 +69,31 @@ def test_a_running_one_is_ended_with_all_its_processes(alice: Person, submit: Su
     allocation = Allocation.objects.get()
     assert allocation.ended_at == attempt.ended_at
     assert not allocation.waived
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_wish_that_comes_while_the_end_is_being_written_is_not_forgotten(
+    alice: Person, submit: Submit, drive: Any
+) -> None:
+    """The run has failed, retries are left, and just then somebody cancels: it must not be queued again."""
+    job = submit(alice, command="sleep 0.5; exit 3", retries=9)
+    attempt = drive(lambda: Attempt.objects.filter(state="running").first())
+    until(lambda: backend().observe([attempt.pk])[attempt.pk].phase is Phase.ENDED)
+    ticker = Thread(target=lambda: (lifecycle.observe(backend(), now=clock.now()), connection.close()))
+    with transaction.atomic():
+        job.refresh_from_db()
+        services.cancel(job, scope=alice.scope)
+        ticker.start()
+        until(_somebody_waits_for_a_lock)
+    ticker.join(20)
+    job.refresh_from_db()
+    assert (job.state, job.attempts_made) == ("cancelled", 1)
+
+
+def _somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def test_it_can_be_asked_for_only_once(alice: Person, submit: Submit) -> None:

@@ -1,4 +1,4 @@
-"""User and group numbers for jobs when Haein runs as root: one user per job, one group per team, none of them shared."""
+"""User and group numbers for jobs when Haein runs as root: one user per job, one group per team, none shared."""
 
 from __future__ import annotations
 

@@ -161,8 +161,7 @@ class LocalBackend(Backend):
         at = float(usage["at"])
         if time.time() - at > READING_AGE_S:
             return None
-        cpu = float(usage["cores"]) if usage["cores"] else None
-        memory = float(usage["memory_mb"])
+        cpu, memory = float(usage["cores"]), float(usage["memory_mb"])
         return Reading(attempt, at, cpu, memory, int(usage["processes"]), _device_rows(start, usage, cpu, memory))
 
     def list_files(self, job: UUID, folder: PurePosixPath) -> Sequence[FileFact]:
@@ -261,7 +260,7 @@ def _ended(attempt: UUID, end: dict[str, str], log_bytes: int) -> Sight:
     )
 
 
-def _device_rows(start: dict[str, str], usage: dict[str, str], cpu: float | None, memory: float) -> tuple[devices.Row, ...]:
+def _device_rows(start: dict[str, str], usage: dict[str, str], cpu: float, memory: float) -> tuple[devices.Row, ...]:
     held = start["devices"].split()
     if not held:
         return ()

@@ -6,6 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import pynvml
@@ -66,12 +67,10 @@ def emulated_devices(var: Path, count: int, model: str, memory_mb: int) -> tuple
     )
 
 
-def emulated_rows(devices: Collection[str], cores_used: float | None, cores_granted: float, memory: float) -> list[Row]:
+def emulated_rows(devices: Collection[str], cores_used: float, cores_granted: float, memory_mb: float) -> list[Row]:
     """An emulated device is as busy as the job's share of the CPUs, and holds the job's host memory."""
-    busy = None
-    if cores_used is not None and cores_granted:
-        busy = min(100.0, 100.0 * cores_used / cores_granted) / len(devices)
-    return [(device, busy, memory / len(devices)) for device in devices]
+    busy = min(100.0, 100.0 * cores_used / cores_granted) if cores_granted else 0.0
+    return [(device, round(busy / len(devices), 1), round(memory_mb / len(devices), 1)) for device in devices]
 
 
 def machine_id(var: Path) -> uuid.UUID:
@@ -81,10 +80,8 @@ def machine_id(var: Path) -> uuid.UUID:
         aside = var / f".{MACHINE_ID}.{os.getpid()}"
         aside.write_text(f"{uuid.uuid4()}\n")
         aside.chmod(0o644)
-        try:
+        with suppress(FileExistsError):
             os.link(aside, path)
-        except FileExistsError:
-            pass
         aside.unlink()
     return uuid.UUID(path.read_text().strip())
 
@@ -94,7 +91,7 @@ def this_node(devices: tuple[DeviceFact, ...]) -> NodeFact:
         name=socket.gethostname(),
         cpus=1000 * len(os.sched_getaffinity(0)),
         memory_mb=_memory_for_jobs_mb(),
-        emulated=all(device.emulated for device in devices),
+        emulated=any(device.emulated for device in devices),
         devices=devices,
     )
 
@@ -102,8 +99,6 @@ def this_node(devices: tuple[DeviceFact, ...]) -> NodeFact:
 def _memory_for_jobs_mb() -> int:
     """The machine's memory (or what its control group leaves us), less a tenth, at most 4 GiB, for everything else."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
-    try:
+    with suppress(OSError, ValueError):  # no control group, or "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()) // MIB)
-    except (OSError, ValueError):
-        pass  # no control group, or "max"
     return total - min(total // 10, 4096)

@@ -1,8 +1,8 @@
 """The log of an attempt as the runner writes it: stamped, capped, and cheap enough to take a flood.
 
 A line is stored as `@<16 digits: microseconds since the epoch><o|e|h><text>` or, when it came in the same read as the
-line before it, as `+<text>`: one read of 64 kB is stamped once, so that the work per line is done by bytes.replace. Text
-is kept as the bytes it was. Offsets count stored bytes and only grow; a segment's file is named by its first offset.
+line before it, as `+<text>`: one read of 64 kB is stamped once, so that bytes.replace does the work per line. Text is
+kept as the bytes it was. Offsets count stored bytes and only grow; a segment's file is named by its first offset.
 When the cap is passed, segments after the first are dropped, so that both the head and the tail of a log survive.
 
 The runner imports this file, so it stays with modules that start fast.

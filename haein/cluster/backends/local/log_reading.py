@@ -33,14 +33,12 @@ def read(folder: Path, offset: int, limit: int) -> LogChunk:
 
 def _segments(folder: Path) -> Segments:
     """Start and size of each kept segment, the oldest first."""
-    found = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                found.append((int(entry.name), entry.stat().st_size))
+            return sorted((int(entry.name), entry.stat().st_size) for entry in entries)
     except FileNotFoundError:
+        # Either the whole log is not there, or a segment was dropped between being listed and being measured.
         return _segments(folder) if folder.is_dir() else []
-    return sorted(found)
 
 
 def _read(folder: Path, segments: Segments, offset: int, limit: int) -> LogChunk:

@@ -80,7 +80,7 @@ def make_attempt_folder(layout: Layout, attempt: UUID, service_gid: int | None) 
     _make_parent(folder)
     if _make(folder, 0o750) and os.geteuid() == 0 and service_gid is not None:
         os.chown(folder, 0, service_gid)
-        os.chmod(folder, 0o2750)
+        os.chmod(folder, 0o2750)  # noqa: S103  (the web process reads logs through its group)
     return folder
 
 
@@ -91,7 +91,7 @@ def make_job_folders(launch: Launch, layout: Layout, owner: Owner, upload_cap: i
     _make_parent(team)
     if _make(team, 0o770) and owner.uid:
         os.chown(team, 0, owner.gid)
-        os.chmod(team, 0o2770)
+        os.chmod(team, 0o2770)  # noqa: S103  (shared by the team's group alone)
     scratch = layout.scratch(launch.attempt_id)
     _make_parent(scratch)
     if _make(scratch, 0o700) and owner.uid:
@@ -139,7 +139,8 @@ def environment_folder(layout: Layout, name: str) -> Path:
     listed = ", ".join(known) or "none yet"
     if ":" in name or "/" in name:
         raise Refused(
-            f"The environment {name!r} is a container image, and this machine runs none. Its Python environments: {listed}."
+            f"The environment {name!r} is a container image, and this machine runs none. "
+            f"Its Python environments: {listed}."
         )
     if name not in known:
         raise Refused(f"There is no Python environment {name!r} on this machine. Its Python environments: {listed}.")

@@ -11,6 +11,6 @@ if os.fork():
     os._exit(0)
 sys.path.append(os.path.abspath(__file__ + "/../../../../.."))
 
-from haein.cluster.backends.local import tending  # noqa: E402  (the path comes first)
+from haein.cluster.backends.local import tending
 
 tending.tend(sys.argv[1], int(sys.argv[2]))

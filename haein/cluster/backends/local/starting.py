@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 
-from haein.cluster.backends.local import landlock
+from haein.cluster.backends.local import landlock, mounts
 from haein.cluster.backends.local.orders import Order
 
 PR_SET_PDEATHSIG = 1
@@ -24,6 +24,7 @@ def become_job(order: Order, *, out: int, err: int, news: int, go: int) -> None:
     Anything else on `news` is a sentence saying what failed; nothing after READY means that the command runs.
     """
     try:
+        _close_all_but({0, 1, 2, out, err, news, go})
         _prepare(order, out, err)
     except BaseException as problem:
         os.write(news, str(problem).encode(errors="replace"))
@@ -33,7 +34,8 @@ def become_job(order: Order, *, out: int, err: int, news: int, go: int) -> None:
     if os.read(go, 1) != READY:
         os._exit(126)
     try:
-        os.execve(order.shell, [order.shell, "-c", order.command], dict(_split(item) for item in order.variable))
+        variables = dict(_split(item) for item in order.variable)
+        os.execve(order.shell, [order.shell, "-c", order.command], variables)  # noqa: S606  (it is a shell)
     except OSError as problem:
         os.write(news, str(problem).encode(errors="replace"))
     os._exit(126)
@@ -44,6 +46,7 @@ def _prepare(order: Order, out: int, err: int) -> None:
     _reset_signals()
     _connect(order, out, err)
     _limit(order)
+    private = mounts.make_private(order.scratch, order.memory_mb)
     if order.uid:
         os.setgroups([])
         os.setresgid(order.gid, order.gid, order.gid)
@@ -53,7 +56,17 @@ def _prepare(order: Order, out: int, err: int) -> None:
     os.chdir(order.work)
     # Without its runner nobody would keep the job's limits or its log. (A change of user would clear this.)
     landlock.call(landlock.libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    landlock.confine(readable=order.readable, devices=order.device, writable=order.writable)
+    landlock.confine(readable=order.readable, devices=order.device, writable=order.writable + private)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    # Above all the runner's lock, and its end of `go`: held here too, they would outlive a runner that dies now.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:  # noqa: SIM105  (contextlib is one more import for every runner)
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor by which this listing was read
 
 
 def _reset_signals() -> None:

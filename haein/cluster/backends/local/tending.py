@@ -14,7 +14,7 @@ import signal
 import time
 
 from haein.cluster.backends.local import processes, records, scratch, starting
-from haein.cluster.backends.local.log import Log, Stream
+from haein.cluster.backends.local.log import QUIET_S, Log, Stream
 from haein.cluster.backends.local.orders import Order, from_pairs
 from haein.cluster.backends.local.usage import MIB, Meter
 
@@ -67,6 +67,7 @@ class Run:
         self._time_is_up_at = float("inf")
         self._next_sample = 0.0
         self._next_usage = 0.0
+        self._next_look = 0.0
         self._kill_at = float("inf")
         self._cause = ""
         self._detail = ""
@@ -107,6 +108,7 @@ class Run:
             self._next_sample = time.monotonic() + NEAR_LIMIT_SAMPLE_S
             os.write(go, starting.READY)
             if problem := os.read(news, 4096):
+                self._started_at = None
                 self._cause, self._detail = "NOT_STARTED", f"The command could not be started: {problem.decode()}."
         os.close(go)
         os.close(news)
@@ -139,7 +141,7 @@ class Run:
 
     def _listen_to_pipe(self, fd: int, stream: Stream) -> None:
         os.set_blocking(fd, False)
-        try:
+        try:  # noqa: SIM105  (contextlib is one more import for every runner)
             fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:
             pass  # an account's share of pipe memory is used up; the ordinary size is only slower
@@ -153,7 +155,6 @@ class Run:
 
     def watch(self) -> None:
         """Return when no process of the job is left and its last words are in the log."""
-        next_look = 0.0
         while not self._gone:
             woken = False
             for fd, _ in self._poll.poll(self._wait_ms()):
@@ -163,8 +164,8 @@ class Run:
                 else:
                     self._read(fd)
             now = time.monotonic()
-            if woken or now >= next_look:
-                next_look = now + KILL_AGAIN_S
+            if woken or now >= self._next_look:
+                self._next_look = now + KILL_AGAIN_S
                 self._look_around(now)
         for fd in list(self._pipes):
             while self._read(fd):
@@ -173,10 +174,11 @@ class Run:
             self._log.show(stream, time.time())
 
     def _wait_ms(self) -> float:
-        soonest = min(self._next_sample, self._time_is_up_at, max(self._kill_at, time.monotonic() + KILL_AGAIN_S))
+        now = time.monotonic()
+        soonest = min(self._next_sample, self._time_is_up_at, self._kill_at)
         if self._out.pending or self._err.pending:
-            soonest = min(soonest, time.monotonic() + 0.05)
-        return max(0.0, (soonest - time.monotonic()) * 1000 + 1)
+            soonest = min(soonest, now + QUIET_S / 4)
+        return max(0.0, (max(soonest, self._next_look) - now) * 1000 + 1)
 
     def _read(self, fd: int) -> bool:
         try:
@@ -227,6 +229,8 @@ class Run:
             self._end("STOPPED", "The job was stopped.")
         elif self._told_to_end:
             self._end("LOST", "The runner was told to end: the machine is probably shutting down.")
+        elif not records.exists(self._folder, records.START):
+            self._end("LOST", "The records of the attempt were deleted while it ran.")
         self._told_to_end = False
 
     def _sample(self, now: float) -> None:
@@ -246,12 +250,12 @@ class Run:
         meter = self._meter
         usage = [
             ("at", f"{time.time():.3f}"),
-            ("cores", "" if meter.cores is None else f"{meter.cores:.3f}"),
+            ("cores", f"{meter.cores:.3f}"),
             ("memory_mb", f"{meter.memory / MIB:.1f}"),
             ("processes", str(len(meter.processes))),
             ("tree", " ".join(f"{process.pid}:{process.started}" for process in meter.processes[:MOST_IN_USAGE])),
         ]
-        try:
+        try:  # noqa: SIM105  (as above)
             records.replace(self._folder, records.USAGE, usage, durable=False)
         except OSError:
             pass  # a full disk must not end the job; readers see that the reading is old
@@ -314,6 +318,8 @@ class Run:
         while True:
             try:
                 return records.replace(self._folder, records.EXIT, record, durable=True)
+            except FileNotFoundError:
+                return None  # the folder was deleted: nobody is left to be told
             except OSError:
                 time.sleep(1)
 

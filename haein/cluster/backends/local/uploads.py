@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -47,8 +49,13 @@ def place(upload: Path, name: str, folder: Path, limit: int) -> None:
         raise Refused("The uploaded file is no longer on the server. Please upload it again.") from None
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise Refused(f"The upload {name!r} is not a readable archive: {error}.") from None
-    except (NotImplementedError, RuntimeError) as error:
+    except (NotImplementedError, RuntimeError, ValueError, IndexError, struct.error) as error:
         raise Refused(f"The upload {name!r} can't be unpacked: {error}.") from None
+    except OSError as error:
+        # An archive that sends its reader to a place before its beginning; any other error is this machine's.
+        if error.errno != errno.EINVAL:
+            raise
+        raise Refused(f"The upload {name!r} is not a readable archive: its index is broken.") from None
 
 
 def safe_path(name: str) -> PurePosixPath:
@@ -76,6 +83,8 @@ def _tar_entries(upload: Path, limit: int) -> Iterator[Entry]:
             # Counted from the headers too: to skip a member is to decompress it.
             claimed += member.size
             _check_size(claimed, limit)
+            if member.size < 0:
+                raise tarfile.ReadError("a size in it is negative")
             if not member.isreg() and not member.isdir():
                 raise Refused(f"The upload holds {member.name!r}, which is neither a file nor a folder (a link?).")
             yield Entry(member.name, archive.extractfile(member), bool(member.mode & 0o100))
@@ -132,7 +141,7 @@ def give(folder: Path, uid: int, gid: int) -> None:
     """Make the folder and all in it belong to the job; links are not followed (and there are none)."""
     for path, _, files in os.walk(folder):
         os.chown(path, uid, gid)
-        os.chmod(path, 0o2770)
+        os.chmod(path, 0o2770)  # noqa: S103  (the web process lists files through its group)
         for name in files:
             os.chown(os.path.join(path, name), uid, gid, follow_symlinks=False)
 

@@ -16,18 +16,18 @@ SHARE_OF_TIME = 50
 
 
 class Meter:
-    """Measures one tree; `memory` in bytes, `cores` in use since the last measure, `None` before there are two."""
+    """Measures one tree; `memory` in bytes, `cores` in use since the measure before, or the beginning."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.memory = 0
-        self.cores: float | None = None
+        self.cores = 0.0
         self.processes: list[Process] = []
         self._resident = 0
         self._growth = 0
         self._shared_part = 1.0
         self._next_proportional = 0.0
-        self._cpu: tuple[float, float] | None = None
+        self._cpu = (time.monotonic(), 0.0)
 
     def measure_memory(self, tree: list[Process]) -> None:
         self.processes = [process for process in tree if not process.is_dead]
@@ -44,8 +44,8 @@ class Meter:
         # A process that ends hands its time to the parent that waits for it, and at last to the runner.
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = sum(process.cpu for process in self.processes) / TICKS_PER_SECOND + reaped.ru_utime + reaped.ru_stime
-        if self._cpu is not None and now > self._cpu[0]:
-            self.cores = max(0.0, (used - self._cpu[1]) / (now - self._cpu[0]))
+        then, used_then = self._cpu
+        self.cores = max(0.0, (used - used_then) / max(now - then, 0.01))
         self._cpu = (now, used)
 
     @property

@@ -1,0 +1,203 @@
+"""Law 4: Charlie visits every address that there is and meets nothing of Alice's.
+
+A new route fails here until it says what a stranger finds there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import BytesIO
+from typing import Any
+
+import pytest
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from billing import metering
+from dashboard.routes import sockets
+from haein.lib import clock
+from jobs import scheduling, uploads
+from jobs.models import Allocation, Attempt, Event, Job
+from tests.cast import Person
+from tests.sockets import Socket, run
+
+Submit = Callable[..., Job]
+
+# Names nobody: what it shows is the same for everyone, or is the visitor's own account.
+OPEN = {
+    "healthz",
+    "setup",
+    *("account_signup", "account_login", "account_logout", "account_change_password", "account_inactive"),
+    *("account_reset_password", "account_reset_password_done"),
+    *("account_reset_password_from_key", "account_reset_password_from_key_done"),
+}
+# For whoever is signed in: each sees what is their own there.
+OWN = {"overview", "jobs", "job_new", "quote", "billing", "billing_csv", "cluster", "example", "keep_account"}
+# For operators; others are told that there is no such page.
+OPERATORS = {"prices"}
+# Of one job: whoever may not see it is told that there is no such page.
+OF_A_JOB = {
+    *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
+}
+SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/cluster/"}
+SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
+
+
+def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
+    for each in get_resolver().url_patterns if patterns is None else patterns:
+        if isinstance(each, URLResolver):
+            yield from routes(each.url_patterns)
+        else:
+            yield each
+
+
+def test_every_route_says_what_a_stranger_finds_there() -> None:
+    known = OPEN | OWN | OPERATORS | OF_A_JOB
+    assert {str(route.name) for route in routes()} == known
+    assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB
+
+
+def test_a_route_that_takes_an_id_is_of_a_job() -> None:
+    assert {str(route.name) for route in routes() if "job_id" in route.pattern.converters} == OF_A_JOB
+
+
+@pytest.fixture
+def secret(big: None, alice: Person, submit: Submit) -> Job:
+    """A job of Alice's that has run and runs again: with a file, a bill, a log, and words that nobody else uses."""
+    file = uploads.keep(BytesIO(b"x"), team=alice.team, name="xyzzy-file.py", size=1)
+    words = {"name": "xyzzy-name", "command": "xyzzy-command", "tags": ["xyzzy-tag"], "variables": {"XYZZY": "xyzzy"}}
+    job = submit(alice, upload=file, **words)
+    other = submit(alice, **words)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=frozenset({"python"}))
+    Allocation.objects.update(billable_from=now - timedelta(seconds=100))
+    Allocation.objects.filter(attempt__job=other).update(ended_at=now)
+    metering.pull()
+    return job
+
+
+def no_word_of_it(body: str, job: Job) -> None:
+    ids = [job.pk, job.team_id, job.submitted_by_id, *Attempt.objects.filter(job=job).values_list("pk", flat=True)]
+    found = re.search("|".join(["xyzzy", "alice", "acme", "vision", job.short_id, *map(str, ids)]), body, re.IGNORECASE)
+    assert not found, body[max(0, found.start() - 200) : found.end() + 200]
+
+
+def address(name: str, job: Job) -> str:
+    if name in OF_A_JOB:
+        return reverse(name, args=[job.pk])
+    return reverse(name, args=["digits"] if name == "example" else [])
+
+
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS))
+def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
+    before = Event.objects.count()
+    answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
+    assert {answer.status_code for answer in answers} <= {404, 405}
+    assert 404 in {answer.status_code for answer in answers}
+    for answer in answers:
+        no_word_of_it(answer.content.decode(), secret)
+    secret.refresh_from_db()
+    assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
+
+
+@pytest.mark.parametrize("name", sorted(OF_A_JOB - {"job_log", "job_log_download", "job_file"}))
+def test_bob_is_told_more(bob: Person, secret: Job, name: str) -> None:
+    asked = bob.client.get(address(name, secret))
+    assert asked.status_code in {200, 405}
+
+
+@pytest.mark.parametrize("name", sorted(OWN - {"example"}))
+def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
+    for asked in ({}, {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}):
+        page = charlie.client.get(address(name, secret), asked)
+        body = b"".join(page.streaming_content) if page.streaming else page.content
+        assert page.status_code == 200
+        # A page may say again what was typed into it.
+        no_word_of_it(body.decode().replace(next(iter(asked.values()), "\0"), ""), secret)
+
+
+def test_bob_reads_them(bob: Person, secret: Job) -> None:
+    for name in ("overview", "jobs", "billing", "cluster"):
+        assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
+
+
+@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_JOB))
+def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
+    for ask in (client.get, client.post):
+        answer = ask(address(name, secret))
+        assert answer.status_code == 302
+        assert answer["Location"].startswith(reverse("account_login"))
+
+
+def test_somebody_who_was_removed_from_every_team_sees_nothing(bob: Person, secret: Job) -> None:
+    client = bob.client
+    bob.user.teams.all().delete()
+    for name in sorted((OWN | OF_A_JOB) - {"keep_account"}):
+        assert client.get(address(name, secret)).status_code in {403, 405}
+
+
+def test_an_attempt_of_alices_is_not_reached_through_a_job_of_charlies(
+    charlie: Person, secret: Job, submit: Submit
+) -> None:
+    own = submit(charlie)
+    theirs = Attempt.objects.get(job=secret)
+    for name in ("job_log", "job_log_download"):
+        asked = {"attempt": str(theirs.pk), "before": "100"}
+        assert charlie.client.get(reverse(name, args=[own.pk]), asked).status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", sorted(SOCKETS_OF_A_JOB))
+def test_a_socket_of_a_job_is_closed_to_charlie(charlie: Person, secret: Job, path: str) -> None:
+    async def story(client: Any) -> None:
+        async with Socket(client, "/" + path.replace("<uuid:job_id>", str(secret.pk))) as page:
+            assert await page.receive() == {"closed": 4404}
+
+    client = charlie.client
+    run(lambda: story(client))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", sorted(SOCKETS_OWN | SOCKETS_OF_A_JOB))
+def test_a_socket_is_closed_to_nobody(secret: Job, path: str) -> None:
+    async def story() -> None:
+        async with Socket(None, "/" + path.replace("<uuid:job_id>", str(secret.pk))) as page:
+            assert await page.receive() == {"closed": 4401}
+
+    run(story)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", sorted(SOCKETS_OWN))
+def test_charlies_own_sockets_say_no_word_of_alice(charlie: Person, secret: Job, path: str) -> None:
+    async def story(client: Any) -> list[dict[str, Any]]:
+        async with Socket(client, f"/{path}") as page:
+            told = [await page.receive()]
+            while told[-1]["type"] != "fresh":
+                told.append(await page.receive())
+            return told
+
+    client = charlie.client
+    for message in run(lambda: story(client)):
+        no_word_of_it(str(message), secret)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_charlies_hello_on_a_socket_of_his_own_job_reaches_no_log_of_alices(
+    charlie: Person, secret: Job, submit: Submit
+) -> None:
+    own = submit(charlie)
+    theirs = Attempt.objects.get(job=secret).pk
+
+    async def story(client: Any) -> dict[str, Any]:
+        async with Socket(client, f"/ws/jobs/{own.pk}/") as page:
+            await page.send(type="resume", attempt=str(theirs), log=0, readings=0)
+            await page.send(type="follow", attempt=str(theirs))
+            for _ in range(4):
+                told = await page.receive()
+                assert told["type"] not in {"log", "readings"}
+            return told
+
+    client = charlie.client
+    run(lambda: story(client))
