@@ -56,7 +56,12 @@ def _until_ended(visitor: Visitor, job: str) -> None:
 
 
 # Each line carries the moment before it was printed; the page notes the moment when its row is in the document.
-PRINTER = "python -c 'import time\nfor n in range({lines}):\n print(f\"at={{time.time():.4f}}\", flush=True)\n time.sleep(0.1)'"
+PRINTER = """python -c '
+import time
+for n in range({lines}):
+    print(f"at={{time.time():.4f}}", flush=True)
+    time.sleep(0.1)
+'"""
 WATCH = """() => {
   window.delays = [];
   const note = (node) => {

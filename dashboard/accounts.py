@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.account import forms as theirs
 from allauth.account.adapter import DefaultAccountAdapter
-from allauth.account.forms import SignupForm as BaseSignupForm
 from django import forms
 from django.contrib.auth import password_validation
 from django.http import HttpRequest
@@ -26,7 +26,38 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         return super().post_login(request, user, **kwargs)
 
 
-class SignupForm(BaseSignupForm):  # type: ignore[misc]
+class Plain:
+    """Labels are read, placeholders vanish as soon as one types: our pages have the first alone, in our words."""
+
+    fields: dict[str, forms.Field]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            field.widget.attrs.pop("placeholder", None)
+            field.label = _LABELS.get(name, field.label)
+
+
+_LABELS = {"login": _("E-mail address"), "email": _("E-mail address")}
+
+
+class LoginForm(Plain, theirs.LoginForm):  # type: ignore[misc]
+    pass
+
+
+class ResetPasswordForm(Plain, theirs.ResetPasswordForm):  # type: ignore[misc]
+    pass
+
+
+class ResetPasswordKeyForm(Plain, theirs.ResetPasswordKeyForm):  # type: ignore[misc]
+    pass
+
+
+class ChangePasswordForm(Plain, theirs.ChangePasswordForm):  # type: ignore[misc]
+    pass
+
+
+class SignupForm(Plain, theirs.SignupForm):  # type: ignore[misc]
     """An address, a password, and the name of the organization that comes with it."""
 
     name = forms.CharField(label=_("Your name"), max_length=120)

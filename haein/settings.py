@@ -184,7 +184,13 @@ LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "overview"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_ADAPTER = "dashboard.accounts.AccountAdapter"
-ACCOUNT_FORMS = {"signup": "dashboard.accounts.SignupForm"}
+ACCOUNT_FORMS = {
+    "signup": "dashboard.accounts.SignupForm",
+    "login": "dashboard.accounts.LoginForm",
+    "reset_password": "dashboard.accounts.ResetPasswordForm",
+    "reset_password_from_key": "dashboard.accounts.ResetPasswordKeyForm",
+    "change_password": "dashboard.accounts.ChangePasswordForm",
+}
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]

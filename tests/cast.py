@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 
@@ -96,7 +97,11 @@ class Person:
 
 @pytest.fixture(autouse=True)
 def _quick(settings: Any) -> None:  # the fixture of pytest-django
-    """A password is hashed in no time and a job that is asked to end has a second for it; nothing else differs."""
+    """A password is hashed in no time and a job that is asked to end has a second for it; nothing else differs.
+
+    What the process counts (tries to sign in, for one) begins anew.
+    """
+    cache.clear()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.HAEIN_GRACE_SECONDS = 1
 

@@ -126,10 +126,7 @@ export class Chart {
     this.element = element;
     this.figure = JSON.parse(document.getElementById(`${element.id}-data`).textContent);
     this.columns = (element.dataset.columns || "").split(" ");
-    this.plot = document.createElement("div");
-    this.plot.className = "chart-plot";
-    element.append(this.plot);
-    this.wait = element.querySelector("[data-wait]");
+    this.wait = document.querySelector(`[data-wait="${element.id}"]`);
     this.legend = document.querySelector(`[data-legend="${element.id}"]`);
     document.addEventListener("haein:theme", () => this.plan());
     document.addEventListener("visibilitychange", () => document.hidden || this.plan());
@@ -183,7 +180,7 @@ export class Chart {
       ...(this.bars ? { marker: { color: color["chart-1"] } } : this.line(trace, STYLES[index], color)),
       hovertemplate: this.bars ? `%{x}<br>%{y:,.4~f} ${this.unit(trace)}<extra></extra>` : `%{y:,.1f} ${this.unit(trace)}`,
     }));
-    await Plotly.react(this.plot, data, layout(color, this.figure.layout, this.bars), {
+    await Plotly.react(this.element, data, layout(color, this.figure.layout, this.bars), {
       displayModeBar: false,
       responsive: false,
       plotlyServerURL: "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -162,6 +163,38 @@ def test_a_team_shares_its_folder_and_no_one_else_does(local: LocalStage) -> Non
     folder = local.var / "teams" / str(team)
     assert (folder / "d/f").read_text() == "one\ntwo\n"
     assert folder.stat().st_mode & 0o7777 == 0o2770
+
+
+AS_THE_SERVICE = """
+import sys, uuid, pathlib
+from haein.cluster.backends.local.backend import LocalBackend
+backend = LocalBackend(pathlib.Path(sys.argv[1]))
+attempt, job = map(uuid.UUID, sys.argv[2:])
+print(backend.observe([attempt])[attempt].phase.name)
+print([line.text for line in backend.read_log(attempt, 0, 1000).lines])
+print([str(fact.path) for fact in backend.list_files(job, pathlib.PurePosixPath("d"))])
+print(backend.open_file(job, pathlib.PurePosixPath("d/f"))[0].read())
+print(len(backend.readings([attempt])))
+"""
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can start jobs as users of their own")
+def test_the_service_asks_without_rights_of_its_own() -> None:
+    stage = LocalStage(service_gid=64_321)
+    become = ["setpriv", "--reuid=64998", "--regid=64321", "--clear-groups", sys.executable, "-c", AS_THE_SERVICE]
+    try:
+        launch = stage.begin("mkdir d; echo data > d/f; echo said; sleep 600")
+        until(lambda: stage.backend.readings([launch.attempt_id]) and stage.said(launch))
+        seen = subprocess.run(
+            [*become, str(stage.var), str(launch.attempt_id), str(launch.job_id)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (seen.stdout.splitlines(), seen.stderr) == (["RUNNING", "['said']", "['d/f']", "b'data\\n'", "1"], "")
+    finally:
+        stage.close()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can start jobs as users of their own")

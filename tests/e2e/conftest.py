@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.house import House, made, until
 from tests.rows import Rows
-from tests.supervisor.conftest import House, house, until
 from tests.visitor import Visitor
-
-__all__ = ["house"]
 
 # Without these Chromium looks for its maker's servers at every start.
 QUIET = (
@@ -38,6 +36,12 @@ def setup_link(house: House) -> str:
 
 
 @pytest.fixture
+def house() -> Iterator[House]:
+    with made() as mine:
+        yield mine
+
+
+@pytest.fixture
 def visitor(house: House) -> Iterator[Visitor]:
     """The first operator, come in through the link."""
     house.up()
@@ -56,9 +60,11 @@ def rows(house: House) -> Rows:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "No Chromium is installed: apt-get install chromium"
-    with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=chromium, args=list(QUIET)) as launched:
-            yield launched
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=list(QUIET)) as launched,
+    ):
+        yield launched
 
 
 @pytest.fixture

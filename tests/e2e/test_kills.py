@@ -1,4 +1,4 @@
-"""Law 1 on the real processes: kill any part at any moment; no job is lost, none runs twice, no second is billed twice."""
+"""Law 1 on the real processes: kill any part at any moment; no job is lost or run twice, no second billed twice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.house import House, until
 from tests.rows import Rows
-from tests.supervisor.conftest import House, until
 from tests.visitor import Visitor, timed
 
 pytestmark = pytest.mark.long

@@ -31,7 +31,7 @@ def test_only_a_person_brings_an_ended_job_back() -> None:
 
 
 def test_every_state_is_open_or_ended() -> None:
-    assert OPEN | ENDED == set(State)
+    assert set(State) == OPEN | ENDED
     assert not OPEN & ENDED
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import House, until
+from tests.house import House, until
 
 PARTS = ("web", "worker", "beat", "valkey", "postgres")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from haein.supervisor.layout import ROOT
-
-from .conftest import COMMAND, House, until
+from tests.house import COMMAND, House, until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and give files away")
 

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from haein.supervisor.layout import ROOT
-
-from .conftest import COMMAND, House
+from tests.house import COMMAND, House
 
 CONNECT = """
 import os, psycopg, redis

@@ -45,7 +45,6 @@ from haein.cluster.backends.local import (
     records,
 )
 
-DEFAULT_ENVIRONMENT = "python"
 RUNNER = Path(__file__).with_name("runner.py")
 START_WAIT_S = 0.3
 READING_AGE_S = 5.0

@@ -120,8 +120,7 @@ def _make_work(launch: Launch, layout: Layout, owner: Owner, upload_cap: int) ->
 
 def _make_parent(folder: Path) -> None:
     # A job's user may pass through to what is its own, and may not list whose folders lie beside it.
-    if not folder.parent.exists() and _make(folder.parent, 0o711):
-        folder.parent.chmod(0o711)
+    _make(folder.parent, 0o711)
 
 
 def _make(folder: Path, mode: int) -> bool:
@@ -130,6 +129,7 @@ def _make(folder: Path, mode: int) -> bool:
         folder.mkdir(mode=mode)
     except FileExistsError:
         return False
+    folder.chmod(mode)  # whatever the umask took away
     return True
 
 
