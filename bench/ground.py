@@ -18,7 +18,6 @@ def inhabited() -> Iterator[tuple[House, Visitor]]:
         visitor = Visitor(f"http://localhost:{house.port}")
         visitor.come_in(setup_link(house))
         yield house, visitor
-        visitor.leave()
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

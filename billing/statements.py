@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 from uuid import UUID
 
-from django.db.models import F, QuerySet, Sum
+from django.db.models import Count, F, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from billing import metering, prices, rating
-from billing.models import Usage
+from billing.models import Price, Usage
 from haein.cluster.models import DeviceModel
 from haein.lib import clock
 from haein.tenants.models import User
@@ -110,6 +110,7 @@ class Month:
     by_person: Sequence[tuple[str, int, int]]
     by_day: Sequence[tuple[date, int]]
     running: int
+    metered: int  # lines
 
 
 def month_of(day: date) -> tuple[datetime, datetime]:
@@ -125,11 +126,13 @@ def usage(scope: Scope, start: datetime, end: datetime) -> QuerySet[Usage]:
 
 
 def month(scope: Scope, day: date, *, now: datetime) -> Month:
-    """The month's sum, by person and by day, in four queries whatever the number of jobs."""
+    """The month's sum, by person and by day, in five queries whatever the number of jobs."""
     start, end = month_of(day)
     exact: dict[tuple[UUID, date], Fraction] = {}
     used: dict[UUID, int] = {}
-    for user_id, on, per_hour, unit_seconds in _by_person_and_day(usage(scope, start, end)):
+    metered = 0
+    for user_id, on, per_hour, unit_seconds, lines in _by_person_and_day(usage(scope, start, end)):
+        metered += lines
         _add(exact, (user_id, on), rating.amount(unit_seconds, per_hour))
         used[user_id] = used.get(user_id, 0) + unit_seconds
     running = Fraction()
@@ -151,13 +154,24 @@ def month(scope: Scope, day: date, *, now: datetime) -> Month:
         ),
         by_day=[(on, rating.total(amount for (_, at), amount in exact.items() if at == on)) for on in days],
         running=rating.total([running]),
+        metered=metered,
     )
 
 
 def spent(scope: Scope, *, now: datetime) -> tuple[int, int]:
     """Micro-units used today and this month (UTC) by the reader's teams, what runs now included."""
-    this = month(scope, now.date(), now=now)
-    return sum(amount for on, amount in this.by_day if on == now.date()), this.total
+    start, end = month_of(now.date())
+    today = datetime(now.year, now.month, now.day, tzinfo=UTC)
+    running = [line for _, line in _open_lines(scope, start, end, now)]
+    return _spent_since(today, usage(scope, today, end), running), _spent_since(start, usage(scope, start, end), running)
+
+
+def _spent_since(start: datetime, rows: QuerySet[Usage], running: Iterable[rating.Line]) -> int:
+    """Grouped by price alone: with a hundred thousand lines a month half the time of a grouping by person and day."""
+    grouped = dict(rows.values_list("price_id").annotate(used=Sum(F("seconds") * F("units"))).order_by())
+    per_hour = _per_hour(grouped)
+    metered = [rating.amount(unit_seconds, per_hour[price_id]) for price_id, unit_seconds in grouped.items()]
+    return rating.total([*metered, *(line.exact for line in running if line.start >= clock.whole_seconds(start))])
 
 
 def burning(scope: Scope, *, now: datetime) -> int:
@@ -171,9 +185,17 @@ def burning(scope: Scope, *, now: datetime) -> int:
     return rating.total(_hour(units, tariffs.get(model_id, []), now) for units, model_id in rows)
 
 
-def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int]]:
-    grouped = rows.annotate(on=TruncDate("starts", tzinfo=UTC)).values_list("user_id", "on", "price__per_hour")
-    yield from grouped.annotate(used=Sum(F("seconds") * F("units"))).order_by()
+def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int, int]]:
+    grouped = rows.annotate(on=TruncDate("starts", tzinfo=UTC)).values_list("user_id", "on", "price_id")
+    found = list(grouped.annotate(used=Sum(F("seconds") * F("units")), lines=Count("*")).order_by())
+    per_hour = _per_hour(price_id for _, _, price_id, _, _ in found)
+    for user_id, on, price_id, used, lines in found:
+        yield user_id, on, per_hour[price_id], used, lines
+
+
+def _per_hour(price_ids: Iterable[int]) -> dict[int, int]:
+    """Asked for apart: joined to a hundred thousand lines, a handful of prices takes a third of the time."""
+    return dict(Price.objects.filter(pk__in=set(price_ids)).values_list("pk", "per_hour"))
 
 
 def _open_lines(

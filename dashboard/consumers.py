@@ -7,6 +7,7 @@ page slower and never wrong.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -40,8 +41,9 @@ from jobs.models import Attempt, Job
 log = structlog.get_logger(__name__)
 
 UNKNOWN, GONE = 4401, 4404
-RECHECK_S = 4
-IDLE_S, BUSY_S, LOG_S = 5.0, 1.0, 0.1
+# Both so that a page hears something, and a reader who was removed sees nothing more, within five seconds.
+RECHECK_S = 3.5
+IDLE_S, BUSY_S, LOG_S = 4.0, 1.0, 0.1
 LOG_TAIL, LOG_CHUNK, LOG_LEAP = 128 << 10, 256 << 10, 4 << 20
 
 
@@ -71,6 +73,14 @@ class Page(AsyncJsonWebsocketConsumer):
     async def disconnect(self, code: int) -> None:
         for task in getattr(self, "_tasks", []):
             task.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+        """What is no JSON means nothing, and is no reason for a socket to end."""
+        try:
+            content = json.loads(text_data or "")
+        except ValueError:
+            return
+        await self.receive_json(content)
 
     async def may_open(self, reach: Scope) -> bool:
         return True
@@ -189,12 +199,19 @@ class JobPage(Page):
 
     def works(self) -> list[Any]:
         self._resumed = asyncio.Event()
+        self._started = asyncio.Event()
         self._attempt: UUID | None = None
         self._pinned = False
         self._offset: int | None = None
         self._measured: int | None = None
         self._active = True
         return [self._watch(), self._pump_log(), self._pump_readings()]
+
+    async def _look(self) -> None:
+        before = (self._attempt, self._active)
+        await super()._look()
+        if before != (self._attempt, self._active):
+            self._started.set()
 
     def fragments(self) -> dict[str, str]:
         now = clock.now()
@@ -246,9 +263,11 @@ class JobPage(Page):
                     more = await self._send_log(self._attempt)
             except BackendDown as error:
                 log.info("a log can't be read now", why=str(error))
-            # A job that has ended has no more to say, but its last lines may be a moment behind its state.
+            # A job that does not run has nothing to say, but its last lines may be a moment behind its state.
             if not more:
-                await asyncio.sleep(LOG_S if self._active else BUSY_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._started.wait(), LOG_S if self._active else BUSY_S)
+                self._started.clear()
 
     async def _send_log(self, attempt: UUID) -> bool:
         """One chunk from where the page is; True when there is more at once."""

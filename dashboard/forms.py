@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from haein.cluster.models import DeviceModel
 from jobs.spec import Spec
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|m|min|s)?")
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 60}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
@@ -25,6 +26,11 @@ STATE_NAMES = {
     State.CANCELLED: _("Cancelled"),
     State.TIMED_OUT: _("Timed out"),
 }
+
+
+def _values(states: Iterable[State]) -> list[str]:
+    """In one order: a set has another in each process, and a migration would be asked for at random."""
+    return sorted(state.value for state in states)
 
 
 class Upload(Owned):
@@ -80,16 +86,18 @@ class Job(Owned):
             models.CheckConstraint(condition=Q(state__in=[s.value for s in State]), name="job_state"),
             models.CheckConstraint(condition=Q(share__gte=1, share__lte=1000), name="job_share"),
             models.CheckConstraint(
-                condition=Q(ended_at=None, state__in=[s.value for s in OPEN])
-                | Q(ended_at__isnull=False, state__in=[s.value for s in ENDED]),
+                condition=Q(ended_at=None, state__in=_values(OPEN))
+                | Q(ended_at__isnull=False, state__in=_values(ENDED)),
                 name="job_ended_at",
             ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["team", "-created_at"], name="job_by_team"),
             models.Index(fields=["team", "state", "-created_at"], name="job_by_team_state"),
+            models.Index(fields=["team", "name", "-id"], name="job_by_team_name"),
+            models.Index(fields=["team", "-priority", "-id"], name="job_by_team_priority"),
             models.Index(F("priority").desc(), "queued_at", "id", condition=Q(state="queued"), name="job_queue"),
-            models.Index(fields=["state"], condition=Q(state__in=[s.value for s in ACTIVE]), name="job_active"),
+            models.Index(fields=["state"], condition=Q(state__in=_values(ACTIVE)), name="job_active"),
             GinIndex(fields=["tags"], name="job_by_tag"),
         ]
 

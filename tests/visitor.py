@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import http.client
 import time
+from contextlib import closing
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 
 class Visitor:
-    """One connection to one server; opened again when the server has closed it."""
+    """A connection a request, so that a server that was killed in between is simply asked anew."""
 
     def __init__(self, address: str) -> None:
         self.host = urlsplit(address).netloc
         self.cookies: dict[str, str] = {}
-        self._connection = http.client.HTTPConnection(self.host, timeout=10)
-
-    def leave(self) -> None:
-        self._connection.close()
 
     def get(self, path: str) -> tuple[int, str]:
         return self._ask("GET", path, None)
@@ -53,13 +50,10 @@ class Visitor:
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             headers["X-CSRFToken"] = self.cookies.get("csrftoken", "")
-        try:
-            self._connection.request(method, path, body, headers)
-            answer = self._connection.getresponse()
-        except (http.client.HTTPException, OSError):
-            self._connection.close()
-            raise
-        text = answer.read().decode()
+        with closing(http.client.HTTPConnection(self.host, timeout=10)) as connection:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
         for line in answer.headers.get_all("Set-Cookie", []):
             self.cookies.update({name: morsel.value for name, morsel in SimpleCookie(line).items()})
         return answer.status, answer.headers["Location"] if answer.status == 302 else text

@@ -38,10 +38,13 @@ def billing(request: HttpRequest) -> HttpResponse:
     month = _month(request)
     sums = statements.month(scope, month, now=now)
     start, end = statements.month_of(month)
-    rows = statements.usage(scope, start, end)
-    rows = rows.select_related("job", "user", "device__model", "price").order_by("-starts", "-id")
-    page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
-    page.object_list = [_line(row) for row in page.object_list]  # type: ignore[misc]
+    rows = statements.usage(scope, start, end).order_by("-starts", "-id")
+    # Keys first, and the number of lines from the sums: a page far back in a long month costs as little as the first.
+    paginator = Paginator(rows.values_list("pk", flat=True), PAGE)
+    paginator.count = sums.metered
+    page = paginator.get_page(request.GET.get("page"))
+    shown = rows.filter(pk__in=list(page.object_list)).select_related("job", "user", "device__model", "price")
+    page.object_list = [_line(row) for row in shown]  # type: ignore[assignment]
     context = {
         "month": month,
         "months": _months(scope.organization, now),
@@ -137,9 +140,12 @@ def _month(request: HttpRequest) -> date:
     if not text:
         return clock.now().date().replace(day=1)
     try:
-        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
+        month = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
     except ValueError:
         raise Http404(_("month: write it as 2026-11.")) from None
+    if not prices.BEGINNING.year <= month.year < 9999:
+        raise Http404(_("month: nothing was or will be charged then."))
+    return month
 
 
 def _months(organization: Organization, now: datetime) -> list[tuple[str, str]]:

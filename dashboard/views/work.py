@@ -58,7 +58,8 @@ def overview(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_GET
 def jobs(request: HttpRequest) -> HttpResponse:
-    asked = {name: request.GET.get(name, "") for name in ("q", "state", "tag", "sort")}
+    # PostgreSQL's text holds no NUL; nothing that is looked for does either.
+    asked = {name: request.GET.get(name, "").replace("\0", "") for name in ("q", "state", "tag", "sort")}
     found = search.find(
         scope=reader(request), words=asked["q"], state=asked["state"], tag=asked["tag"], sort=asked["sort"]
     )
@@ -289,7 +290,7 @@ def job_log(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """The lines just before an offset, for whoever scrolls up."""
     attempt = _attempt(request, _job(request, job_id))
     text = request.GET.get("before", "")
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > 18:
         return JsonResponse({"error": _("before: give the offset where the shown lines begin.")}, status=400)
     chunk = _chunk_before(attempt, int(text))
     return JsonResponse(

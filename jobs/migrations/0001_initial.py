@@ -254,7 +254,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("state__in", ["starting", "running"])), fields=["state"], name="job_active"
+                condition=models.Q(("state__in", ["running", "starting"])), fields=["state"], name="job_active"
             ),
         ),
         migrations.AddIndex(
@@ -280,9 +280,9 @@ class Migration(migrations.Migration):
             model_name="job",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    models.Q(("ended_at", None), ("state__in", ["queued", "starting", "running"])),
+                    models.Q(("ended_at", None), ("state__in", ["queued", "running", "starting"])),
                     models.Q(
-                        ("ended_at__isnull", False), ("state__in", ["cancelled", "succeeded", "failed", "timed_out"])
+                        ("ended_at__isnull", False), ("state__in", ["cancelled", "failed", "succeeded", "timed_out"])
                     ),
                     _connector="OR",
                 ),

@@ -23,6 +23,8 @@ function plotly() {
   return library;
 }
 
+const COLORS = ["ink", "ink-3", "line-strong", "raised", "bad", "chart-grid", "chart-1", "chart-1-area", "chart-2"];
+
 /* A custom property holds light-dark(...); a painted element knows which of the two it is. */
 function tokens() {
   const probe = document.createElement("i");
@@ -31,8 +33,7 @@ function tokens() {
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
   };
-  const names = ["ink", "ink-2", "ink-3", "line", "line-strong", "raised", "bad", "chart-grid", "chart-1", "chart-2"];
-  const found = Object.fromEntries([...names, "chart-1-area", "chart-2-area"].map((name) => [name, read(name)]));
+  const found = Object.fromEntries(COLORS.map((name) => [name, read(name)]));
   probe.remove();
   return { ...found, face: getComputedStyle(document.body).fontFamily };
 }

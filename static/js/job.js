@@ -18,9 +18,28 @@ live.on("readings", (message) => {
   measured = { attempt: message.attempt, last: message.t.at(-1) ?? (message.reset ? null : measured.last) };
 });
 
+/* A job that moved on has most likely written something. Whoever stands in a folder is left there. */
+const state = () => document.querySelector("#job-head [data-state]").dataset.state;
+let seen = state();
+live.on("fragment", () => {
+  if (state() === seen) return;
+  seen = state();
+  if (!document.querySelector("#job-files nav")) document.getElementById("look-again").click();
+});
+
+/* Of several attempts, whose log is shown. */
+function markAttempt() {
+  for (const button of document.querySelectorAll("[data-follow-attempt]"))
+    button.setAttribute("aria-pressed", String(button.dataset.followAttempt === log.attempt));
+}
+
+markAttempt();
+document.addEventListener("haein:changed", markAttempt);
+live.on("log", (message) => message.reset && markAttempt());
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-follow-attempt]");
   if (!button) return;
   log.choose(button.dataset.followAttempt);
+  markAttempt();
   document.getElementById("log").scrollIntoView({ block: "nearest" });
 });

@@ -57,7 +57,7 @@ function show(next) {
 function stop() {
   over = true;
   show("off");
-  announcer.textContent = say("goneWhy");
+  document.getElementById("gone").hidden = false;
   clearTimeout(retry);
 }
 

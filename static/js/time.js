@@ -17,14 +17,14 @@ const UNITS = [
 /* The server's clock minus this one's, so that a job that began just now did not begin in the future. */
 let ahead = 0;
 
-export const now = () => Date.now() + ahead;
+const now = () => Date.now() + ahead;
 
 export function setClock(epochSeconds) {
   ahead = epochSeconds * 1000 - Date.now();
 }
 
 /** Seconds as their two largest units: 2 h 14 min. */
-export function span(seconds) {
+function span(seconds) {
   let rest = Math.max(0, Math.floor(seconds));
   const first = UNITS.findIndex(([, size]) => rest >= size);
   if (first < 0) return `0 ${say("second")}`;

@@ -132,6 +132,19 @@ def test_any_offset_begins_at_a_whole_line_with_its_own_time(tmp_path: Path) -> 
         assert all(line.at == 1000.0 + int(line.text.split(":")[0]) for line in chunk.lines)
 
 
+def test_no_more_is_given_than_was_asked_for_but_at_least_a_line(tmp_path: Path) -> None:
+    write(tmp_path, *(b"%d %s\n" % (number, b"x" * (number % 90)) for number in range(3000)))
+    end, shown = log_reading.end_of(tmp_path), random.Random(4)
+    for _ in range(200):
+        start = log_reading.read(tmp_path, shown.randrange(end), 1).start
+        before = log_reading.read(tmp_path, min(start + shown.randrange(9000), end), 1).start
+        if before > start:
+            chunk = log_reading.read(tmp_path, start, before - start)
+            assert (chunk.start, chunk.next) == (start, before)
+    one = log_reading.read(tmp_path, 0, 1)
+    assert [line.text for line in one.lines] == ["0 "]
+
+
 def test_a_negative_offset_gives_the_tail(tmp_path: Path) -> None:
     write(tmp_path, b"".join(b"line %05d\n" % n for n in range(5000)))
     chunk = log_reading.read(tmp_path, -100, 1000)

@@ -42,13 +42,12 @@ def house() -> Iterator[House]:
 
 
 @pytest.fixture
-def visitor(house: House) -> Iterator[Visitor]:
+def visitor(house: House) -> Visitor:
     """The first operator, come in through the link."""
     house.up()
     first = Visitor(f"http://localhost:{house.port}")
     first.come_in(setup_link(house))
-    yield first
-    first.leave()
+    return first
 
 
 @pytest.fixture

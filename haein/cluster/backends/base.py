@@ -81,8 +81,8 @@ class Launch:
 
     `cpus` in thousandths of a core, `memory_mb` in MiB, times in seconds. `variables` are the user's own environment
     variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...), which win.
-    `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or unpacked) into
-    the job's folder on its first attempt. `environment` names one of `environments()` or is an image reference.
+    `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or unpacked)
+    into the job's folder on its first attempt. `environment` names one of `environments()` or is an image reference.
     """
 
     attempt_id: UUID

@@ -56,13 +56,17 @@ def _read(folder: Path, segments: Segments, offset: int, limit: int) -> LogChunk
     for segment in left:
         if segment[0] > position or position - start >= limit:
             break  # a hole, or enough
-        block = _bytes(folder, segment, position, max(limit - (position - start), LONGEST_STORED))
-        saw_all = position + len(block) == sum(segment)
+        block = _bytes(folder, segment, position, limit - (position - start))
         whole = block[: block.rfind(b"\n") + 1]
+        if not whole and not lines:  # the limit is within the first line, which is given all the same
+            block = _bytes(folder, segment, position, LONGEST_STORED)
+            whole = block[: block.find(b"\n") + 1]
+        rest = block[len(whole) :]
+        saw_all = position + len(block) == sum(segment) and b"\n" not in rest
         if whole:
             lines += _parse(whole, whole if whole[:1] == b"@" else _stamp_before(folder, segment, position))
         position += len(whole)
-        if len(whole) < len(block):
+        if rest:
             # What follows is either more than was asked for, or a line that is still being written: not yet the log's.
             end = position if saw_all and segment == left[-1] else end
             break

@@ -1,0 +1,122 @@
+"""Many jobs at once, written straight into the tables: for tests of how pages grow."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import DateTimeField, Field, UUIDField
+from django.utils import timezone
+
+from billing import metering
+from billing.models import Usage
+from haein.cluster.models import Device, Node
+from haein.lib import ids
+from jobs.models import Allocation, Attempt, Event, Job
+from tests.cast import Person
+
+SHAPES = ("queued", "running", "succeeded", "succeeded", "failed", "cancelled", "succeeded", "timed_out", "succeeded")
+
+
+def gather(by: Person, count: int) -> None:
+    """`count` jobs of the person's team over the last days, most of them ended and metered."""
+    _batch(by, 0, count)
+    metering.pull()
+
+
+# Copied from the top down: what a row points to is there before it.
+COPIED = (Job, Attempt, Allocation, Event, Usage)
+_STRIDE = 10_000_000
+
+
+def multiply(times: int) -> None:
+    """Copies every job that has ended, with all that belongs to it, so many times: in the database, as Python takes minutes.
+
+    A copy's keys are made from the original's and the copy's number, so that copies point to copies.
+    """
+    with connection.cursor() as cursor:
+        for model in COPIED:
+            columns = [field.column for field in model._meta.concrete_fields]
+            values = [_copied(field) for field in model._meta.concrete_fields]
+            path = {Job: "", Attempt: "job__", Allocation: "attempt__job__", Event: "job__", Usage: "job__"}[model]
+            ended = model._base_manager.filter(**{f"{path}ended_at__isnull": False}).values("pk")
+            sql, given = ended.query.sql_with_params()
+            cursor.execute(
+                f"INSERT INTO {model._meta.db_table} ({', '.join(map(_quoted, columns))}) SELECT {', '.join(values)}"
+                f" FROM {model._meta.db_table} AS one CROSS JOIN generate_series(1, {times}) AS copy"
+                f" WHERE one.{_quoted(model._meta.pk.column)} IN ({sql})",
+                given,
+            )
+
+
+def _copied(field: Field[Any, Any]) -> str:
+    """The column's value in a copy, as SQL."""
+    column = f"one.{_quoted(field.column)}"
+    if not (field.primary_key or field.related_model in COPIED):
+        return f"{column} - copy * interval '6 hours'" if isinstance(field, DateTimeField) else column
+    target = field.related_model._meta.pk if field.related_model else field  # type: ignore[union-attr]
+    if isinstance(target, UUIDField):
+        return f"md5({column}::text || copy)::uuid"
+    return f"{column} + copy::bigint * {_STRIDE}"
+
+
+def _quoted(name: str) -> str:
+    return connection.ops.quote_name(name)
+
+
+def _batch(by: Person, begin: int, count: int) -> None:
+    now, node, devices = timezone.now(), Node.objects.first(), list(Device.objects.all())
+    assert node
+    jobs, attempts, held, events = [], [], [], []
+    for number in range(begin, begin + count):
+        # However many there are, no more can run at once than the devices take.
+        state = SHAPES[number % len(SHAPES)] if number < 30 or SHAPES[number % len(SHAPES)] != "running" else "succeeded"
+        made = now - timedelta(minutes=number % 10_000, seconds=600)
+        begun = None if state == "queued" else made + timedelta(seconds=1)
+        ended = None if state in {"queued", "running"} else made + timedelta(seconds=100)
+        job = Job(
+            id=ids.new(),
+            team=by.team,
+            submitted_by=by.user,
+            name=f"job {number}",
+            command="python train.py",
+            environment="python",
+            gpus=1,
+            share=500,
+            cpus=100,
+            memory_mb=256,
+            time_limit_s=600,
+            state=state,
+            reason="no_capacity" if state == "queued" else "explained",
+            reason_values={"detail": "…"},
+            tags=[f"t{number % 7}"],
+            created_at=made,
+            queued_at=made,
+            started_at=begun,
+            ended_at=ended,
+            attempts_made=int(state != "queued"),
+        )
+        jobs.append(job)
+        events += [Event(job=job, at=made, kind="submit", new_state="queued", reason="submitted")]
+        if begun:
+            attempt = Attempt(
+                job=job,
+                number=1,
+                node=node,
+                cpus=100,
+                memory_mb=256,
+                state="ended" if ended else "running",
+                placed_at=made,
+                started_at=begun,
+                ended_at=ended,
+            )
+            attempts.append(attempt)
+            device = devices[number % len(devices)]
+            held.append(
+                Allocation(
+                    attempt=attempt, device=device, units=100, held_from=made, billable_from=begun, ended_at=ended
+                )
+            )
+    for model, rows in ((Job, jobs), (Attempt, attempts), (Allocation, held), (Event, events)):
+        model.objects.bulk_create(rows)  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+"""A team with a hundred thousand jobs waits for no page: the same queries, and under 100 ms of the server's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from billing import prices
+from haein.cluster import inventory
+from haein.lib import clock
+from haein.tenants import services as tenants
+from haein.tenants.models import Organization, User
+from jobs.models import Job
+from tests.cast import LOGIN, Person, node_fact, person
+from tests.dashboard import crowd
+
+pytestmark = pytest.mark.long
+COUNT = 100_000
+PAGES = [
+    "/",
+    "/jobs/",
+    "/jobs/?page=100",
+    "/jobs/?state=failed",
+    "/jobs/?state=open&sort=-priority",
+    "/jobs/?tag=t3",
+    "/jobs/?q=job+4711",
+    "/jobs/?sort=name",
+    "/jobs/new/",
+    "/billing/",
+    "/billing/?page=200",
+    "/cluster/",
+    "/jobs/{running}/",
+    "/jobs/{queued}/",
+    "/jobs/{succeeded}/",
+]
+
+
+@pytest.fixture(scope="module")
+def crowded(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[Client]:
+    """Made once for all these tests."""
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        user = person("Alice")
+        tenants.create_organization(by=user, name="Acme", team="Vision")
+        inventory.refresh([node_fact()], now=clock.now())
+        prices.fill_gaps()
+        client = Client()
+        client.force_login(user, backend=LOGIN)
+        crowd.gather(Person(user), COUNT // 100)
+        crowd.multiply(115)  # of nine jobs one waits, and is not copied
+        assert Job.objects.count() >= COUNT
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")  # what autovacuum does within a minute
+        yield client
+        _empty()
+
+
+def _empty() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "TRUNCATE tenants_user, tenants_organization, tenants_auditentry, cluster_node, cluster_devicemodel CASCADE"
+        )
+    assert not User.objects.exists()
+    assert not Organization.objects.exists()
+
+
+def address(path: str) -> str:
+    for state in ("running", "queued", "succeeded"):
+        if f"{{{state}}}" in path:
+            job = Job.objects.filter(state=state).order_by("-created_at").first()
+            assert job
+            return path.replace(f"{{{state}}}", str(job.pk))
+    return path
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_takes_less_than_a_tenth_of_a_second(crowded: Client, path: str) -> None:
+    asked, times = address(path), []
+    for _ in range(7):
+        begun = time.perf_counter()
+        assert crowded.get(asked).status_code == 200
+        times.append((time.perf_counter() - begun) * 1000)
+    with CaptureQueriesContext(connection) as queries:
+        crowded.get(asked)
+    slow = sorted(queries.captured_queries, key=lambda query: -float(query["time"]))[:3]
+    print(f"{path}: {median(times):.0f} ms, {len(queries)} queries")
+    assert median(times) < 100, [(query["time"], query["sql"][:600]) for query in slow]

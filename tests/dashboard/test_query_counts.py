@@ -1,0 +1,45 @@
+"""A page asks the database the same few questions, whether there are three jobs or three hundred."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from haein.tenants.models import User
+from jobs.models import Job
+from tests.cast import Person
+from tests.dashboard import crowd
+
+pytestmark = pytest.mark.usefixtures("big")
+
+# Page and how many queries it may take at most, session and reader's reach included.
+MOST = {
+    "/": 24,
+    "/jobs/": 14,
+    "/jobs/{running}/": 24,
+    "/jobs/{queued}/": 24,
+    "/billing/": 16,
+    "/cluster/": 13,
+    "/jobs/new/": 10,
+    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
+}
+
+
+def count(person: Person, path: str) -> int:
+    client = person.client
+    for state in ("running", "queued"):
+        if f"{{{state}}}" in path:
+            path = path.replace(f"{{{state}}}", str(Job.objects.filter(state=state).first().pk))  # type: ignore[union-attr]
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(path).status_code == 200
+    return len(queries)
+
+
+@pytest.mark.parametrize(("path", "most"), MOST.items())
+def test_the_number_of_queries_does_not_grow(alice: Person, bob: Person, path: str, most: int) -> None:
+    crowd.gather(alice, 3)
+    few = count(alice, path)
+    Person(User.objects.get(pk=bob.user.pk))
+    crowd.gather(bob, 297)
+    assert count(alice, path) == few <= most
