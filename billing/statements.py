@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 from uuid import UUID
 
-from django.db.models import Count, F, QuerySet, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import Count, DateField, F, QuerySet, Sum
+from django.db.models.functions import Cast
 
 from billing import metering, prices, rating
 from billing.models import Price, Usage
@@ -186,7 +186,8 @@ def burning(scope: Scope, *, now: datetime) -> int:
 
 
 def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int, int]]:
-    grouped = rows.annotate(on=TruncDate("starts", tzinfo=UTC)).values_list("user_id", "on", "price_id")
+    # Connections are on UTC (settings.TIME_ZONE), and naming the zone for each of many lines costs a third more.
+    grouped = rows.annotate(on=Cast("starts", DateField())).values_list("user_id", "on", "price_id")
     found = list(grouped.annotate(used=Sum(F("seconds") * F("units")), lines=Count("*")).order_by())
     per_hour = _per_hour(price_id for _, _, price_id, _, _ in found)
     for user_id, on, price_id, used, lines in found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ from jobs.models import Attempt, Job
 
 log = structlog.get_logger(__name__)
 
-UNKNOWN, GONE = 4401, 4404
+UNKNOWN, GONE, FAILED = 4401, 4404, 1011
 # Both so that a page hears something, and a reader who was removed sees nothing more, within five seconds.
 RECHECK_S = 3.5
 IDLE_S, BUSY_S, LOG_S = 4.0, 1.0, 0.1
@@ -68,7 +69,7 @@ class Page(AsyncJsonWebsocketConsumer):
             return
         self.reach, self.hinted, self._sent, self._token = reach, False, {}, self._csrf_token()
         await self.accept()
-        self._tasks = [asyncio.create_task(work) for work in self.works()]
+        self._tasks = [asyncio.create_task(self._alive(work)) for work in self.works()]
 
     async def disconnect(self, code: int) -> None:
         for task in getattr(self, "_tasks", []):
@@ -84,6 +85,14 @@ class Page(AsyncJsonWebsocketConsumer):
 
     async def may_open(self, reach: Scope) -> bool:
         return True
+
+    async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
+        """A page of which a part has died must not look alive: the socket closes, and the page resumes with another."""
+        try:
+            await work
+        except Exception:
+            log.exception("a live page failed", page=type(self).__name__)
+            await self.close(FAILED)
 
     def audiences(self) -> list[str]:
         return [live.group("team", team_id) for team_id in self.reach.team_ids]
@@ -210,6 +219,10 @@ class JobPage(Page):
     async def _look(self) -> None:
         before = (self._attempt, self._active)
         await super()._look()
+        newest = await self._newest()
+        if newest and newest != self._attempt and not self._pinned:
+            # A retry's log takes the place of the last one's, unless the reader chose an attempt.
+            self._attempt, self._offset, self._measured = newest, None, None
         if before != (self._attempt, self._active):
             self._started.set()
 
@@ -218,19 +231,11 @@ class JobPage(Page):
         job = services.get(self.job_id, scope=self.reach)
         self.interval = BUSY_S if job.is_open else IDLE_S
         self._active = job.is_active
-        self._follow_newest(job)
         return {
             "job-head": self.render("dashboard/_job_head.html", boards.job_head(job, self.reach, now=now)),
             "job-cost": self.render("dashboard/_job_cost.html", boards.job_cost(job, now=now)),
             "job-events": self.render("dashboard/_job_events.html", boards.job_events(job)),
         }
-
-    def _follow_newest(self, job: Job) -> None:
-        """A retry's log takes the place of the last one's, unless the reader chose an attempt."""
-        attempts = Attempt.objects.seen_by(self.reach).filter(job=job)
-        newest = attempts.order_by("-number").values_list("pk", flat=True).first()
-        if newest and newest != self._attempt and not self._pinned:
-            self._attempt, self._offset, self._measured = newest, None, None
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Two words are understood: resume (where the page was) and follow (another attempt). Others are ignored."""
@@ -241,9 +246,20 @@ class JobPage(Page):
             self._offset = _whole(content.get("log")) if attempt else None
             self._measured = _whole(content.get("readings")) if attempt else None
             self._attempt = attempt or self._attempt
+            self._pinned = content.get("chosen") is True and attempt is not None and attempt != await self._newest()
             self._resumed.set()
         elif content.get("type") == "follow" and attempt:
-            self._attempt, self._offset, self._measured, self._pinned = attempt, None, None, True
+            self._pinned = attempt != await self._newest()
+            self._attempt, self._offset, self._measured = attempt, None, None
+
+    @database_sync_to_async
+    def _newest(self) -> UUID | None:
+        try:
+            attempts = Attempt.objects.seen_by(self.reach).filter(job_id=self.job_id)
+            newest: UUID | None = attempts.order_by("-number").values_list("pk", flat=True).first()
+        except DOWN:
+            return None
+        return newest
 
     @database_sync_to_async
     def _known_attempt(self, text: Any) -> UUID | None:

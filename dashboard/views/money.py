@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from billing import prices, rating, statements
 from billing.models import Price, Usage
-from dashboard import charts, present
+from dashboard import charts, present, streams
 from dashboard.forms import PriceForm
 from dashboard.scoping import reader
 from haein.lib import clock, money
@@ -70,9 +72,12 @@ def billing_csv(request: HttpRequest) -> StreamingHttpResponse:
     scope, month = reader(request), _month(request)
     rows = statements.usage(scope, *statements.month_of(month)).order_by("starts", "id")
     rows = rows.select_related("job", "user", "team", "device__model", "device__node", "price")
-    response = StreamingHttpResponse(_csv(rows.iterator(chunk_size=2000)), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="haein-usage-{month:%Y-%m}.csv"'
-    return response
+    return streams.response(
+        request,
+        _csv(rows.iterator(chunk_size=2000)),
+        name=f"haein-usage-{month:%Y-%m}.csv",
+        content_type="text/csv; charset=utf-8",
+    )
 
 
 _COLUMNS = (
@@ -81,34 +86,39 @@ _COLUMNS = (
 )
 
 
-class _Echo:
-    """What csv writes to: hands each line back instead of keeping it."""
-
-    def write(self, line: str) -> str:
-        return line
+_ROWS_A_PIECE = 500
 
 
-def _csv(rows: Iterator[Usage]) -> Iterator[str]:
-    write = csv.writer(_Echo()).writerow
-    yield write(_COLUMNS)
-    for row in rows:
-        yield write(
-            [
-                row.starts.isoformat(),
-                row.ends.isoformat(),
-                row.seconds,
-                row.device.model.name,
-                str(row.device),
-                row.units,
-                money.plain(row.price.per_hour, row.price.currency, extra=4),
-                money.plain(rating.total([_exact(row)]), row.price.currency, extra=4),
-                row.price.currency,
-                row.job_id,
-                _no_formula(row.job.name),
-                _no_formula(row.team.name),
-                _no_formula(row.user.email),
-            ]
-        )
+def _csv(rows: Iterator[Usage]) -> Iterator[bytes]:
+    header: list[object] = list(_COLUMNS)
+    yield _written([header])
+    cells = (_cells(row) for row in rows)
+    while piece := list(islice(cells, _ROWS_A_PIECE)):
+        yield _written(piece)
+
+
+def _written(lines: list[list[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(lines)
+    return text.getvalue().encode()
+
+
+def _cells(row: Usage) -> list[object]:
+    return [
+        row.starts.isoformat(),
+        row.ends.isoformat(),
+        row.seconds,
+        row.device.model.name,
+        str(row.device),
+        row.units,
+        money.plain(row.price.per_hour, row.price.currency, extra=4),
+        money.plain(rating.total([_exact(row)]), row.price.currency, extra=4),
+        row.price.currency,
+        row.job_id,
+        _no_formula(row.job.name),
+        _no_formula(row.team.name),
+        _no_formula(row.user.email),
+    ]
 
 
 def _no_formula(text: str) -> str:

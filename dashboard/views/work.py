@@ -13,7 +13,7 @@ import redis
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from dashboard import boards, charts, present
+from dashboard import boards, charts, present, streams
 from dashboard.forms import JobForm, span_text
 from dashboard.scoping import reader
 from haein.cluster.backends.base import LogChunk
@@ -316,9 +316,8 @@ def _chunk_before(attempt: Attempt, before: int) -> LogChunk:
 def job_log_download(request: HttpRequest, job_id: UUID) -> StreamingHttpResponse:
     found = _job(request, job_id)
     attempt = _attempt(request, found)
-    response = StreamingHttpResponse(_plain_log(attempt), content_type="text/plain; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{found.short_id}-{attempt.number}.log"'
-    return response
+    name = f"{found.short_id}-{attempt.number}.log"
+    return streams.response(request, _plain_log(attempt), name=name, content_type="text/plain; charset=utf-8")
 
 
 def _plain_log(attempt: Attempt) -> Iterator[bytes]:
@@ -377,13 +376,13 @@ def job_files(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @login_required
 @require_GET
-def job_file(request: HttpRequest, job_id: UUID) -> FileResponse:
+def job_file(request: HttpRequest, job_id: UUID) -> StreamingHttpResponse:
     found = _job(request, job_id)
     path = _relative(request.GET.get("path", ""))
     try:
         source, size = backend().open_file(found.pk, path)
     except FileNotFoundError:
         raise Http404(_("There is no such file.")) from None
-    response = FileResponse(source, as_attachment=True, filename=path.name, content_type="application/octet-stream")
-    response["Content-Length"] = str(size)
-    return response
+    return streams.response(
+        request, streams.of_file(source), name=path.name, content_type="application/octet-stream", size=size
+    )

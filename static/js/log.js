@@ -17,6 +17,7 @@ export class LogPanel {
     this.send = send;
     this.part = Object.fromEntries([...root.querySelectorAll("[data-log]")].map((each) => [each.dataset.log, each]));
     this.following = true;
+    this.chosen = false;
     this.drawAt = 0;
     this.lastTop = 0;
     this.forget(root.dataset.attempt);
@@ -39,7 +40,7 @@ export class LogPanel {
 
   /** Where the page is, for the server to go on from. */
   get position() {
-    return { attempt: this.attempt || "", log: this.known ? this.next : null };
+    return { attempt: this.attempt || "", chosen: this.chosen, log: this.known ? this.next : null };
   }
 
   forget(attempt) {
@@ -57,6 +58,7 @@ export class LogPanel {
   /** Show another attempt's log. */
   choose(attempt) {
     this.forget(attempt);
+    this.chosen = true;
     this.follow(true);
     this.send({ type: "follow", attempt });
   }

@@ -5,49 +5,59 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='DeviceModel',
+            name="DeviceModel",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=80, unique=True)),
-                ('memory_mb', models.PositiveIntegerField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=80, unique=True)),
+                ("memory_mb", models.PositiveIntegerField()),
             ],
         ),
         migrations.CreateModel(
-            name='Node',
+            name="Node",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=253, unique=True)),
-                ('cpus', models.PositiveIntegerField()),
-                ('memory_mb', models.PositiveIntegerField()),
-                ('emulated', models.BooleanField()),
-                ('present', models.BooleanField(default=True)),
-                ('seen_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=253, unique=True)),
+                ("cpus", models.PositiveIntegerField()),
+                ("memory_mb", models.PositiveIntegerField()),
+                ("emulated", models.BooleanField()),
+                ("present", models.BooleanField(default=True)),
+                ("seen_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='Device',
+            name="Device",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('uuid', models.CharField(max_length=80, unique=True)),
-                ('index', models.PositiveIntegerField()),
-                ('capacity', models.PositiveIntegerField(default=1000)),
-                ('emulated', models.BooleanField()),
-                ('present', models.BooleanField(default=True)),
-                ('problem', models.CharField(blank=True, max_length=300)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='devices', to='cluster.devicemodel')),
-                ('node', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='devices', to='cluster.node')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.CharField(max_length=80, unique=True)),
+                ("index", models.PositiveIntegerField()),
+                ("capacity", models.PositiveIntegerField(default=1000)),
+                ("emulated", models.BooleanField()),
+                ("present", models.BooleanField(default=True)),
+                ("problem", models.CharField(blank=True, max_length=300)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="devices", to="cluster.devicemodel"
+                    ),
+                ),
+                (
+                    "node",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="devices", to="cluster.node"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['node__name', 'index'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('capacity__gt', 0)), name='device_capacity')],
+                "ordering": ["node__name", "index"],
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("capacity__gt", 0)), name="device_capacity")
+                ],
             },
         ),
     ]

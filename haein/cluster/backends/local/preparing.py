@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -78,9 +79,10 @@ def owner_of(launch: Launch, layout: Layout, numbers: tuple[int, int], service_g
 def make_attempt_folder(layout: Layout, attempt: UUID, service_gid: int | None) -> Path:
     folder = layout.attempt(attempt)
     _make_parent(folder)
-    if _make(folder, 0o750) and os.geteuid() == 0 and service_gid is not None:
-        os.chown(folder, 0, service_gid)
-        os.chmod(folder, 0o2750)  # noqa: S103  (the web process reads logs through its group)
+    if os.geteuid() == 0 and service_gid is not None:
+        _make(folder, 0o2750, gid=service_gid)  # the web process reads logs through its group
+    else:
+        _make(folder, 0o750)
     return folder
 
 
@@ -89,13 +91,10 @@ def make_job_folders(launch: Launch, layout: Layout, owner: Owner, upload_cap: i
     _make_work(launch, layout, owner, upload_cap)
     team = layout.team(launch.team_id)
     _make_parent(team)
-    if _make(team, 0o770) and owner.uid:
-        os.chown(team, 0, owner.gid)
-        os.chmod(team, 0o2770)  # noqa: S103  (shared by the team's group alone)
+    _make(team, 0o2770 if owner.uid else 0o770, gid=owner.gid)  # shared by the team's group alone
     scratch = layout.scratch(launch.attempt_id)
     _make_parent(scratch)
-    if _make(scratch, 0o700) and owner.uid:
-        os.chown(scratch, owner.uid, owner.gid)
+    _make(scratch, 0o700, uid=owner.uid, gid=owner.gid)
 
 
 def _make_work(launch: Launch, layout: Layout, owner: Owner, upload_cap: int) -> None:
@@ -123,14 +122,18 @@ def _make_parent(folder: Path) -> None:
     _make(folder.parent, 0o711)
 
 
-def _make(folder: Path, mode: int) -> bool:
-    """Whether this call made it; somebody else may at the same moment."""
+def _make(folder: Path, mode: int, *, uid: int = 0, gid: int = 0) -> None:
+    """Make the folder if it is not there. It appears with its owner and mode, so that nobody ever meets half of it."""
+    if folder.exists():
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    if os.geteuid() == 0:
+        os.chown(aside, uid, gid)
+    aside.chmod(mode)
     try:
-        folder.mkdir(mode=mode)
-    except FileExistsError:
-        return False
-    folder.chmod(mode)  # whatever the umask took away
-    return True
+        aside.rename(folder)
+    except OSError:  # somebody else made it at the same moment, and has put something into it
+        aside.rmdir()
 
 
 def environment_folder(layout: Layout, name: str) -> Path:
