@@ -37,9 +37,8 @@ def submit_to_first_line() -> tuple[float, str, float, dict[str, Any]]:
 def _first_line(visitor: Visitor, job: str) -> float:
     """The moment on the first line's stamp, once it has arrived."""
     cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
-    with connect(
-        f"ws://{visitor.host}/ws/jobs/{job}/", additional_headers={"Cookie": cookies}, origin=f"http://{visitor.host}"
-    ) as socket:
+    headers = {"Cookie": cookies, "Origin": f"http://{visitor.host}"}
+    with connect(f"ws://{visitor.host}/ws/jobs/{job}/", additional_headers=headers) as socket:
         socket.send(json.dumps({"type": "resume", "attempt": "", "log": None, "readings": None}))
         while True:
             message = json.loads(socket.recv(timeout=10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from billing import statements
-from haein.lib import money
+from haein.lib import clock, money
 from jobs import wording
 from jobs.models import STATE_NAMES, Job
 from jobs.states import State
@@ -115,9 +115,10 @@ def span(seconds: int) -> str:
 
 
 def elapsed(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    """Counted as the bill counts: from whole second to whole second."""
     if start is None:
         return ""
-    return span(max(0, int(((end or now) - start) / timedelta(seconds=1))))
+    return span(max(0, clock.whole_seconds(end or now) - clock.whole_seconds(start)))
 
 
 def amount(micro: int, *, fine: bool = True) -> str:

@@ -32,6 +32,9 @@ def of_file(source: BinaryIO) -> Iterator[bytes]:
 
 
 async def _awaited(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    following = sync_to_async(next)
-    while (piece := await following(pieces, None)) is not None:
+    while piece := await sync_to_async(_following)(pieces):
         yield piece
+
+
+def _following(pieces: Iterator[bytes]) -> bytes:
+    return next(pieces, b"")

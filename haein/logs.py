@@ -25,7 +25,10 @@ def configure() -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=True),
-                structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
+                # Its own formatter would show local variables: passwords, and rows asked of a database that is away.
+                structlog.dev.ConsoleRenderer(
+                    colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+                ),
             ],
         )
     )

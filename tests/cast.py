@@ -107,7 +107,9 @@ def _quick(settings: Any) -> None:  # the fixture of pytest-django
 
 
 def person(name: str, **fields: Any) -> User:
-    made: User = get_user_model().objects.create_user(f"{name.lower()}@{name.lower()}.example", PASSWORD, name=name, **fields)
+    made: User = get_user_model().objects.create_user(
+        f"{name.lower()}@{name.lower()}.example", PASSWORD, name=name, **fields
+    )
     return made
 
 

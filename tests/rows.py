@@ -19,7 +19,7 @@ class Rows:
         """The rows; none while the database is away."""
         try:
             with psycopg.connect(self._url(), connect_timeout=2) as connection:
-                return connection.execute(sql, values).fetchall()  # type: ignore[arg-type]
+                return connection.execute(sql, values).fetchall()
         except psycopg.OperationalError:
             return []
 

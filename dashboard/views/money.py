@@ -46,7 +46,7 @@ def billing(request: HttpRequest) -> HttpResponse:
     paginator.count = sums.metered
     page = paginator.get_page(request.GET.get("page"))
     shown = rows.filter(pk__in=list(page.object_list)).select_related("job", "user", "device__model", "price")
-    page.object_list = [_line(row) for row in shown]  # type: ignore[assignment]
+    page.object_list = [_line(row) for row in shown]  # type: ignore[misc]
     context = {
         "month": month,
         "months": _months(scope.organization, now),

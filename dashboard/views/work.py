@@ -329,7 +329,8 @@ def _plain_log(attempt: Attempt) -> Iterator[bytes]:
         if len(piece) == 500:
             yield "".join(piece).encode()
             piece.clear()
-    yield "".join(piece).encode()
+    if piece:
+        yield "".join(piece).encode()
 
 
 def _relative(text: str) -> PurePosixPath:

@@ -51,7 +51,8 @@ function write(element) {
   let text;
   if (format === "elapsed") {
     const until = element.dataset.until ? Date.parse(element.dataset.until) : now();
-    text = span((until - at) / 1000);
+    /* Counted as the bill counts: from whole second to whole second. */
+    text = span(Math.floor(until / 1000) - Math.floor(at / 1000));
   } else if (format === "ago") {
     text = ago(at);
   } else {

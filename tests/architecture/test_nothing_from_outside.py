@@ -14,7 +14,11 @@ FETCHES = re.compile(
     r"""|url\(\s*["']?|@import\s+["']?|\bimport\s*(?:\(|[\w{},*\s]+from)?\s*["']"""
     r"""|\b(?:fetch|WebSocket|EventSource|importScripts)\(\s*["'`])\s*((?:https?:|wss?:)?//[^\s"'`)>]+)"""
 )
-OURS = [path for path in files("templates", "static", suffixes=(".html", ".css", ".js", ".svg", ".txt")) if "vendor" not in path.parts]
+OURS = [
+    path
+    for path in files("templates", "static", suffixes=(".html", ".css", ".js", ".svg", ".txt"))
+    if "vendor" not in path.parts
+]
 
 
 def test_no_page_fetches_anything_from_outside() -> None:
@@ -44,7 +48,9 @@ def test_a_namespace_is_no_fetch() -> None:
 
 def test_no_file_names_a_package_registry() -> None:
     # Put together here, so that this file does not name them either.
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))]
+    hosts = [
+        ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))
+    ]
     hosts += [".".join(parts) for parts in (("unpkg", "com"), ("jsdelivr", "net"), ("cdnjs", "com"))]
     pattern = re.compile("|".join(map(re.escape, hosts)), re.IGNORECASE)
     found = []

@@ -40,7 +40,9 @@ def test_every_variable_that_is_read_is_on_the_page_and_no_other() -> None:
 def test_the_defaults_are_those_of_the_settings() -> None:
     for name, default in reads().items():
         if default and name not in {"HAEIN_DATABASE_URL", "HAEIN_REDIS_URL"}:
-            shown = {"True": "1", "False": "0"}.get(default, default.replace("_", "") if default[0].isdigit() else default)
+            shown = {"True": "1", "False": "0"}.get(
+                default, default.replace("_", "") if default[0].isdigit() else default
+            )
             assert f"`{shown}`" in ROWS[name], name
 
 

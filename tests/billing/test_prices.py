@@ -80,9 +80,7 @@ def test_a_price_can_not_slip_in_before_a_later_one(b200: DeviceModel, oda: Pers
 
 
 def _price(model: DeviceModel, start: Any, end: Any) -> Callable[[], Price]:
-    return lambda: Price.objects.create(
-        device_model=model, currency="USD", per_hour=1, valid_from=start, valid_to=end
-    )
+    return lambda: Price.objects.create(device_model=model, currency="USD", per_hour=1, valid_from=start, valid_to=end)
 
 
 def test_the_database_itself_refuses_two_prices_at_once(b200: DeviceModel) -> None:

@@ -59,7 +59,10 @@ def test_every_second_is_charged_at_the_price_of_its_moment(lengths: list[int], 
 
 def test_a_price_that_changes_makes_two_lines() -> None:
     lines = rating.rate(50, 150, 500, [Tariff(1, 0, 100, 4_000_000), Tariff(2, 100, None, 8_000_000)])
-    assert [(line.tariff.id, line.start, line.end, line.seconds) for line in lines] == [(1, 50, 100, 50), (2, 100, 150, 50)]
+    assert [(line.tariff.id, line.start, line.end, line.seconds) for line in lines] == [
+        (1, 50, 100, 50),
+        (2, 100, 150, 50),
+    ]
 
 
 def test_a_second_without_a_price_is_an_error_and_not_free() -> None:

@@ -125,9 +125,7 @@ def test_a_quote_is_what_an_hour_will_cost(big: None) -> None:
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("jobs", 3), ("month", 5)])
-def test_the_number_of_queries_does_not_grow(
-    alice: Person, year: list[Allocation], asked: str, limit: int
-) -> None:
+def test_the_number_of_queries_does_not_grow(alice: Person, year: list[Allocation], asked: str, limit: int) -> None:
     scope = alice.scope
     ask = {
         "jobs": lambda: statements.of_jobs(list(Job.objects.values_list("pk", flat=True)), now=NOW),

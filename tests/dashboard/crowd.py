@@ -71,7 +71,9 @@ def _batch(by: Person, begin: int, count: int) -> None:
     jobs, attempts, held, events = [], [], [], []
     for number in range(begin, begin + count):
         # However many there are, no more can run at once than the devices take.
-        state = SHAPES[number % len(SHAPES)] if number < 30 or SHAPES[number % len(SHAPES)] != "running" else "succeeded"
+        state = (
+            SHAPES[number % len(SHAPES)] if number < 30 or SHAPES[number % len(SHAPES)] != "running" else "succeeded"
+        )
         made = now - timedelta(minutes=number % 10_000, seconds=600)
         begun = None if state == "queued" else made + timedelta(seconds=1)
         ended = None if state in {"queued", "running"} else made + timedelta(seconds=100)

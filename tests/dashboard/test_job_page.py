@@ -84,7 +84,9 @@ def test_a_job_that_never_ran_has_no_log_and_no_files(alice: Person, cluster: No
 def test_its_folder_is_listed_and_a_file_is_downloaded(alice: Person, ran: Job) -> None:
     client = alice.client
     listed = client.get(f"/jobs/{ran.pk}/files/", {"path": "out/deep"}, headers={"HX-Request": "true"})
-    assert [(file["name"], file["size"], file["is_folder"]) for file in listed.context["files"]] == [("model.txt", 5, False)]
+    assert [(file["name"], file["size"], file["is_folder"]) for file in listed.context["files"]] == [
+        ("model.txt", 5, False)
+    ]
     assert [name for name, _ in listed.context["crumbs"]] == ["out", "deep"]
     answer = client.get(listed.context["files"][0]["url"])
     assert body(answer) == b"data\n"
@@ -94,7 +96,18 @@ def test_its_folder_is_listed_and_a_file_is_downloaded(alice: Person, ran: Job) 
 
 @pytest.mark.parametrize(
     "path",
-    ["../", "/etc/passwd", "out/../../x", "out/link", "out/root/etc/passwd", "out/root", "a\0b", "..", "~root", "x" * 5000],
+    [
+        "../",
+        "/etc/passwd",
+        "out/../../x",
+        "out/link",
+        "out/root/etc/passwd",
+        "out/root",
+        "a\0b",
+        "..",
+        "~root",
+        "x" * 5000,
+    ],
 )
 def test_no_path_leads_out_of_the_folder(alice: Person, ran: Job, path: str) -> None:
     client = alice.client

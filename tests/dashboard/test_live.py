@@ -38,7 +38,9 @@ def test_a_page_begins_with_what_is_and_says_how_fresh_it_is(big: None, alice: P
     run(story)
 
 
-def test_a_change_is_there_at_once_and_what_did_not_change_is_not_sent(big: None, alice: Person, submit: Submit) -> None:
+def test_a_change_is_there_at_once_and_what_did_not_change_is_not_sent(
+    big: None, alice: Person, submit: Submit
+) -> None:
     client = alice.client
 
     async def story() -> None:
@@ -134,7 +136,11 @@ def test_words_that_mean_nothing_are_let_pass(big: None, alice: Person, submit: 
 
     async def story() -> None:
         async with Socket(client, f"/ws/jobs/{job.pk}/") as page:
-            for strange in ({"type": "dance"}, {"type": "resume", "attempt": 7, "log": "x", "readings": -1}, {"x": None}):
+            for strange in (
+                {"type": "dance"},
+                {"type": "resume", "attempt": 7, "log": "x", "readings": -1},
+                {"x": None},
+            ):
                 await page.send(**strange)
             await page._wire.send_input({"type": "websocket.receive", "text": "[1, 2]"})
             await page._wire.send_input({"type": "websocket.receive", "text": "{no json"})

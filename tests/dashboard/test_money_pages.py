@@ -112,7 +112,11 @@ def test_an_operator_sets_a_price_for_a_time_to_come(oda: Person) -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"per_hour": "-1"}, "per_hour"), ({"per_hour": "0.0000001"}, "per_hour"), ({"valid_from": "2020-01-01T00:00"}, "valid_from")],
+    [
+        ({"per_hour": "-1"}, "per_hour"),
+        ({"per_hour": "0.0000001"}, "per_hour"),
+        ({"valid_from": "2020-01-01T00:00"}, "valid_from"),
+    ],
 )
 def test_a_price_that_can_not_be_is_refused_beside_its_field(oda: Person, change: dict[str, str], field: str) -> None:
     at = clock.now() + timedelta(days=1)

@@ -37,7 +37,13 @@ def test_what_was_typed_is_what_is_run(alice: Person) -> None:
     answer = alice.client.post("/jobs/new/", {**FORM, "upload": file})
     job = Job.objects.get()
     assert (answer.status_code, answer["Location"]) == (302, f"/jobs/{job.pk}/")
-    assert (job.command, job.gpus, job.share, job.cpus, job.memory_mb) == ("python train.py\necho done", 2, 125, 1500, 512)
+    assert (job.command, job.gpus, job.share, job.cpus, job.memory_mb) == (
+        "python train.py\necho done",
+        2,
+        125,
+        1500,
+        512,
+    )
     assert (job.time_limit_s, job.retries, job.priority) == (5400, 1, -3)
     assert (job.tags, job.variables) == (["vision", "nightly"], {"LR": "0.1", "NOTE": "a=b"})
     assert job.upload is not None
@@ -65,9 +71,7 @@ def test_what_was_typed_is_what_is_run(alice: Person) -> None:
         ("retries", "99", "less than or equal"),
     ],
 )
-def test_a_fault_is_beside_its_field_and_what_was_typed_stays(
-    alice: Person, field: str, value: str, says: str
-) -> None:
+def test_a_fault_is_beside_its_field_and_what_was_typed_stays(alice: Person, field: str, value: str, says: str) -> None:
     answer = alice.client.post("/jobs/new/", {**FORM, field: value})
     assert answer.status_code == 422
     form = answer.context["form"]
@@ -124,7 +128,9 @@ def test_it_says_when_it_would_wait_and_when_it_would_be_refused(alice: Person, 
     assert "8" in told["fault"]
 
 
-@pytest.mark.parametrize("typed", [{"gpus": ""}, {"gpus": "x"}, {"share": "x"}, {"cpus": "x"}, {"time_limit": "?"}, {"memory_gb": "-1"}])
+@pytest.mark.parametrize(
+    "typed", [{"gpus": ""}, {"gpus": "x"}, {"share": "x"}, {"cpus": "x"}, {"time_limit": "?"}, {"memory_gb": "-1"}]
+)
 def test_a_form_that_is_half_filled_in_has_a_quote_or_a_word(alice: Person, typed: dict[str, str]) -> None:
     assert quote(alice, **typed).status_code == 200
 

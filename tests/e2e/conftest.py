@@ -75,9 +75,9 @@ def open_page(house: House, browser: Browser) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(base_url=f"http://localhost:{house.port}", **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda request: _own(request.url, house) or strays.append(request.url))
+        page.on("request", lambda request: strays.extend(_strays(request.url, house)))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and faults.append(said.text))
+        page.on("console", lambda said: faults.extend([said.text] if said.type == "error" else []))
         return page
 
     yield opened
@@ -87,5 +87,5 @@ def open_page(house: House, browser: Browser) -> Iterator[Callable[..., Page]]:
     assert not faults
 
 
-def _own(url: str, house: House) -> bool:
-    return url.startswith((f"http://localhost:{house.port}/", "data:", "blob:"))
+def _strays(url: str, house: House) -> list[str]:
+    return [] if url.startswith((f"http://localhost:{house.port}/", "data:", "blob:")) else [url]

@@ -43,7 +43,9 @@ def test_it_is_run_again_by_itself_as_often_as_was_allowed(alice: Person, submit
     assert said == [1, 2]
 
 
-def test_an_allowed_failure_that_is_followed_by_success_is_a_success(alice: Person, submit: Submit, finish: Any) -> None:
+def test_an_allowed_failure_that_is_followed_by_success_is_a_success(
+    alice: Person, submit: Submit, finish: Any
+) -> None:
     job = finish(submit(alice, command='test "$HAEIN_ATTEMPT" = 2', retries=5))
     assert (job.state, job.attempts_made) == ("succeeded", 2)
 

@@ -32,7 +32,9 @@ def test_of_two_different_moves_one_wins(big: None, alice: Person, submit: Submi
     for _ in range(5):
         job = submit(alice)
         kinds = [Kind.PLACE, Kind.RETRY, Kind.RUN, Kind.PLACE]
-        moved = together(lambda n, pk=job.pk, kinds=kinds: moves.apply(kinds[n], {pk: moves.Why("x")}, now=clock.now()), 4)  # type: ignore[misc]
+        moved = together(
+            lambda n, pk=job.pk, kinds=kinds: moves.apply(kinds[n], {pk: moves.Why("x")}, now=clock.now()), 4
+        )  # type: ignore[misc]
         # Queued leads to starting once; running may follow it, and nothing else fits.
         assert [len(rows) for n, rows in enumerate(moved) if kinds[n] is Kind.PLACE].count(1) == 1
         assert moved[1] == []

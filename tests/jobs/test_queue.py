@@ -59,7 +59,9 @@ def test_its_reason_is_written_only_when_its_class_changes(alice: Person, submit
     for _ in range(3):
         submit(alice, gpus=1)
     look()
-    with CaptureQueriesContext(connection, ) as queries:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
         look()
     assert not [query["sql"] for query in queries if query["sql"].startswith(("UPDATE", "INSERT"))]
     assert set(Job.objects.filter(state="queued").values_list("reason", flat=True)) == {"no_capacity"}

@@ -54,7 +54,10 @@ def test_only_what_is_newer_is_given_to_whoever_has_the_rest() -> None:
     attempt = ids.new()
     for second in range(400):
         series.record([reading(attempt, second)], now=after(second))
-    assert [sample.at for sample in series.hot(attempt, after=milliseconds(397))] == [milliseconds(398), milliseconds(399)]
+    assert [sample.at for sample in series.hot(attempt, after=milliseconds(397))] == [
+        milliseconds(398),
+        milliseconds(399),
+    ]
     assert len(series.hot(attempt, after=milliseconds(9))) == 390
     assert series.hot(attempt, after=milliseconds(399)) == []
 
