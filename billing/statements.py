@@ -163,7 +163,8 @@ def spent(scope: Scope, *, now: datetime) -> tuple[int, int]:
     start, end = month_of(now.date())
     today = datetime(now.year, now.month, now.day, tzinfo=UTC)
     running = [line for _, line in _open_lines(scope, start, end, now)]
-    return _spent_since(today, usage(scope, today, end), running), _spent_since(start, usage(scope, start, end), running)
+    since_midnight = _spent_since(today, usage(scope, today, end), running)
+    return since_midnight, _spent_since(start, usage(scope, start, end), running)
 
 
 def _spent_since(start: datetime, rows: QuerySet[Usage], running: Iterable[rating.Line]) -> int:

@@ -62,7 +62,8 @@ def _measure(running: list[UUID]) -> None:
 def _advance() -> None:
     ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
     scheduling.run_pass(now=clock.now(), ready=ready)
-    lifecycle.launch(backend(), now=clock.now())
+    if lifecycle.launch(backend(), now=clock.now()):
+        lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 
 
 def _step(name: str, work: Callable[[], None]) -> str:

@@ -1,7 +1,7 @@
 """The cast of every story here, the cluster they work on, and the short ways to submit a job and to see it through.
 
-Alice owns the organization Acme and is an admin of its team; Bob is a member of that team, Vera only looks on. Charlie owns
-another organization and must see none of it. Oda runs the cluster.
+Alice owns the organization Acme and is an admin of its team; Bob is a member of that team, Vera only looks on.
+Charlie owns another organization and must see none of it. Oda runs the cluster.
 """
 
 from __future__ import annotations

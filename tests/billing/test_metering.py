@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_a_run_within_one_second_costs_nothing(alice: Person, submit: Submit, us
 
 def test_runs_that_touch_share_no_second_and_lose_none(alice: Person, submit: Submit, used: Used) -> None:
     job, edges = submit(alice), [0.0, 1.7, 1.9, 4.2, 9.999, 10.0, 33.3]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         used(job, after(start), after(end))
     metering.pull()
     assert sum(seconds for seconds, _ in lines()) == 33

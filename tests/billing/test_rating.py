@@ -1,6 +1,7 @@
 """Time times price is exact, however the time is cut."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ def test_the_parts_of_an_interval_cost_what_the_whole_costs(
     assert rating.add(part.exact for part in parts) == whole.exact == Fraction(seconds * units * price, 3_600_000)
     assert parts[0].start == start
     assert parts[-1].end == start + seconds
-    assert all(one.end == next_.start for one, next_ in zip(parts, parts[1:], strict=False))
+    assert all(one.end == next_.start for one, next_ in pairwise(parts))
 
 
 @settings(deadline=None)

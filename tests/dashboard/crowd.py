@@ -31,8 +31,9 @@ _STRIDE = 10_000_000
 
 
 def multiply(times: int) -> None:
-    """Copies every job that has ended, with all that belongs to it, so many times: in the database, as Python takes minutes.
+    """Copies every job that has ended, with all that belongs to it, so many times, six hours apart.
 
+    In the database, as Python takes minutes.
     A copy's keys are made from the original's and the copy's number, so that copies point to copies.
     """
     with connection.cursor() as cursor:

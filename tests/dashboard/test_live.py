@@ -1,4 +1,4 @@
-"""A page moves by itself: fragments when something changed, the log without a gap or a double line, for members alone."""
+"""A page moves by itself: what changed, the log without a gap or a double line, and for members alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job by the form: what was typed is kept, what is wrong is said beside its field, the price comes before the button."""
+"""A job by the form: what was typed is kept, a fault is beside its field, the price comes before the button."""
 
 from __future__ import annotations
 

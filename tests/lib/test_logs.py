@@ -5,13 +5,14 @@ import logging
 import pytest
 
 from haein import logs
+from tests.cast import PASSWORD
 
 
 def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         logs.configure()
-        password = "".join(["hidden", "-", "word"])
+        password = PASSWORD[::-1]
         try:
             raise RuntimeError(f"{len(password)} letters")
         except RuntimeError:
@@ -21,5 +22,5 @@ def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None
         logging.getLogger().setLevel(level)
     said = capsys.readouterr().err
     assert "it failed" in said
-    assert "RuntimeError: 11 letters" in said
-    assert "hidden-word" not in said
+    assert f"RuntimeError: {len(PASSWORD)} letters" in said
+    assert PASSWORD[::-1] not in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,11 +21,10 @@ START = (clock.now() - timedelta(minutes=20)).replace(second=0, microsecond=0)
 
 
 @pytest.fixture(autouse=True)
-def _empty() -> Iterator[None]:
+def _empty() -> None:
     names = series.client().keys("haein:*")
     if names:
         series.client().delete(*names)
-    yield
 
 
 def after(seconds: float) -> datetime:

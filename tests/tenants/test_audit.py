@@ -22,7 +22,11 @@ def test_what_haein_does_by_itself_is_under_its_own_name(db: None) -> None:
 
 
 def test_an_entry_goes_with_the_write_that_it_tells_of(alice: Person) -> None:
-    with pytest.raises(RuntimeError), transaction.atomic():
-        audit.record("job.submit", "x", by=alice.user)
-        raise RuntimeError
+    def write() -> None:
+        with transaction.atomic():
+            audit.record("job.submit", "x", by=alice.user)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
     assert not AuditEntry.objects.filter(action="job.submit").exists()
