@@ -130,7 +130,7 @@ def _database(url: str) -> dict[str, object]:
             "connect_timeout": 3,
             # One pool a process: threads of the web and of the worker share it. The embedded server takes 200.
             # Without a limit its pauses double, and a server that is back after a minute is found a minute later.
-            "pool": {"min_size": 1, "max_size": 20, "timeout": 5, "max_idle": 60, "reconnect_timeout": 3},
+            "pool": {"min_size": 1, "max_size": 20, "timeout": 3, "max_idle": 60, "reconnect_timeout": 3},
         },
     }
 

@@ -18,6 +18,7 @@ from django.test import Client
 from haein.asgi import application
 
 ORIGIN = "http://localhost"
+_communicator: Any = ApplicationCommunicator  # asgiref's is without types
 
 
 class Socket:
@@ -26,7 +27,7 @@ class Socket:
     def __init__(self, client: Client | None, path: str, *, origin: str = ORIGIN) -> None:
         cookies = client.cookies.output(header="", attrs=[], sep=";").strip() if client else ""
         path, _, query = path.partition("?")
-        self._wire = ApplicationCommunicator(
+        self._wire: Any = _communicator(
             application,
             {
                 "type": "websocket",

@@ -3,7 +3,7 @@
 from itertools import chain
 
 from django.apps import apps
-from django.db.models import ForeignKey, Model
+from django.db.models import PROTECT, ForeignKey, Model
 
 # From the top down; a model may point to its own layer and to those below it.
 LAYERS = ["dashboard", "billing", "jobs", "telemetry", "cluster", "tenants"]
@@ -34,6 +34,6 @@ def test_nothing_of_a_bill_or_a_job_goes_when_what_it_points_to_goes() -> None:
     weak = [
         f"{model._meta.label}.{field.name}"
         for model, field in chain.from_iterable(((model, field) for field in links(model)) for model in OURS)
-        if field.remote_field.on_delete.__name__ != "PROTECT"
+        if field.remote_field.on_delete is not PROTECT
     ]
     assert weak == ["jobs.Job.cloned_from"]  # the copy outlives the original

@@ -110,7 +110,7 @@ def test_bob_is_told_more(bob: Person, secret: Job, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OWN - {"example"}))
 def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
     for asked in ({}, {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}):
-        page = charlie.client.get(address(name, secret), asked)
+        page: Any = charlie.client.get(address(name, secret), asked)
         body = b"".join(page.streaming_content) if page.streaming else page.content
         assert page.status_code == 200
         # A page may say again what was typed into it.

@@ -13,7 +13,7 @@ from billing.rating import Tariff
 ALWAYS = Tariff(1, 0, None, 4_000_000)
 
 
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 @given(
     st.integers(0, 10**9),
     st.integers(1, 10**6),
@@ -33,7 +33,7 @@ def test_the_parts_of_an_interval_cost_what_the_whole_costs(
     assert all(one.end == next_.start for one, next_ in pairwise(parts))
 
 
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=50), st.integers(1, 1000), st.integers(1, 10**8))
 def test_added_first_and_rounded_once_it_is_never_half_a_micro_unit_off(
     spans: list[int], units: int, price: int
@@ -42,7 +42,7 @@ def test_added_first_and_rounded_once_it_is_never_half_a_micro_unit_off(
     assert abs(rating.total(exact) - sum(exact, Fraction())) <= Fraction(1, 2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8), st.integers(0, 40_000), st.integers(1, 40_000))
 def test_every_second_is_charged_at_the_price_of_its_moment(lengths: list[int], start: int, seconds: int) -> None:
     edges = [0]

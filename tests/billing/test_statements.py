@@ -44,7 +44,7 @@ def year(alice: Person, bob: Person, charlie: Person, submit: Submit, used: Used
         row = used(jobs[number % 5], start, end, units=chance.choice([1000, 500, 333, 1]), waived=number % 7 == 0)
         if end is None:
             # one open run a job is all that the database allows; these are the newest
-            jobs[number % 5] = submit(row.attempt.job.submitted_by and _person(row.attempt.job, alice, bob, charlie))
+            jobs[number % 5] = submit(_person(row.attempt.job, alice, bob, charlie))
         held.append(row)
     return held
 
@@ -127,7 +127,7 @@ def test_a_quote_is_what_an_hour_will_cost(big: None) -> None:
 @pytest.mark.parametrize(("asked", "limit"), [("jobs", 3), ("month", 5)])
 def test_the_number_of_queries_does_not_grow(alice: Person, year: list[Allocation], asked: str, limit: int) -> None:
     scope = alice.scope
-    ask = {
+    ask: Callable[[], object] = {
         "jobs": lambda: statements.of_jobs(list(Job.objects.values_list("pk", flat=True)), now=NOW),
         "month": lambda: statements.month(scope, NOVEMBER, now=NOW),
     }[asked]

@@ -56,13 +56,14 @@ def _copied(field: Field[Any, Any]) -> str:
     column = f"one.{_quoted(field.column)}"
     if not (field.primary_key or field.related_model in COPIED):
         return f"{column} - copy * interval '6 hours'" if isinstance(field, DateTimeField) else column
-    target = field.related_model._meta.pk if field.related_model else field  # type: ignore[union-attr]
+    target = field.related_model._meta.pk if field.related_model else field
     if isinstance(target, UUIDField):
         return f"md5({column}::text || copy)::uuid"
     return f"{column} + copy::bigint * {_STRIDE}"
 
 
-def _quoted(name: str) -> str:
+def _quoted(name: str | None) -> str:
+    assert name
     return connection.ops.quote_name(name)
 
 
@@ -121,5 +122,7 @@ def _batch(by: Person, begin: int, count: int) -> None:
                     attempt=attempt, device=device, units=100, held_from=made, billable_from=begun, ended_at=ended
                 )
             )
-    for model, rows in ((Job, jobs), (Attempt, attempts), (Allocation, held), (Event, events)):
-        model.objects.bulk_create(rows)  # type: ignore[attr-defined]
+    Job.objects.bulk_create(jobs)
+    Attempt.objects.bulk_create(attempts)
+    Allocation.objects.bulk_create(held)
+    Event.objects.bulk_create(events)

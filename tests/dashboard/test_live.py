@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_the_log_goes_on_where_the_page_was_without_a_gap_or_a_double_line(
                 place.update(attempt=told["attempt"], log=told["next"])
 
     for enough in (50, 200, 400, 600):
-        run(lambda enough=enough: look(enough))
+        run(partial(look, enough))
     assert lines == [f"line {number}" for number in range(1, 601)]
     finish(job)
 

@@ -45,15 +45,15 @@ def test_the_bill_the_table_and_the_sum_are_one(alice: Person, bob: Person, subm
         spend(alice, submit, seconds, share=share)
     spend(bob, submit, 50, gpus=2)
     now = clock.now()
-    months = sorted({f"?month={day:%Y-%m}" for day in (now, now - timedelta(hours=2))})
+    months = {f"?month={day:%Y-%m}": day.date() for day in (now - timedelta(hours=2), now)}
     rows = [row for month in months for row in table(alice, month)]
     for row in rows:
         exact = Decimal(row["seconds"]) * int(row["share_thousandths"]) * Decimal(row["price_per_hour"]) / 3_600_000
         assert abs(exact - Decimal(row["amount"])) <= Decimal("0.0000005")
     total = sum(Decimal(row["amount"]) for row in rows) * 1_000_000
-    bill = sum(statements.month(alice.scope, now.replace(month=int(m[-2:])).date(), now=now).total for m in months)
-    assert abs(total - bill) <= len(rows)
-    page = alice.client.get(f"/billing/{months[-1]}")
+    bill = sum(statements.month(alice.scope, day, now=now).total for day in months.values())
+    assert abs(int(total) - bill) <= len(rows)
+    page = alice.client.get("/billing/")
     assert page.context["total_micro"] == statements.month(alice.scope, now.date(), now=now).total
     assert {row["name"] for row in page.context["by_person"]} == {"Alice", "Bob"}
 

@@ -79,7 +79,12 @@ def test_a_wish_that_comes_while_the_end_is_being_written_is_not_forgotten(
     job = submit(alice, command="sleep 0.5; exit 3", retries=9)
     attempt = drive(lambda: Attempt.objects.filter(state="running").first())
     until(lambda: backend().observe([attempt.pk])[attempt.pk].phase is Phase.ENDED)
-    ticker = Thread(target=lambda: (lifecycle.observe(backend(), now=clock.now()), connection.close()))
+
+    def tick() -> None:
+        lifecycle.observe(backend(), now=clock.now())
+        connection.close()
+
+    ticker = Thread(target=tick)
     with transaction.atomic():
         job.refresh_from_db()
         services.cancel(job, scope=alice.scope)

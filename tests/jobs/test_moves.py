@@ -1,6 +1,7 @@
 """A state changes by compare-and-swap: of all who try, one wins, and the others touch nothing."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -32,14 +33,16 @@ def test_of_two_different_moves_one_wins(big: None, alice: Person, submit: Submi
     for _ in range(5):
         job = submit(alice)
         kinds = [Kind.PLACE, Kind.RETRY, Kind.RUN, Kind.PLACE]
-        moved = together(
-            lambda n, pk=job.pk, kinds=kinds: moves.apply(kinds[n], {pk: moves.Why("x")}, now=clock.now()), 4
-        )  # type: ignore[misc]
+        moved = together(partial(_move, job, kinds), 4)
         # Queued leads to starting once; running may follow it, and nothing else fits.
         assert [len(rows) for n, rows in enumerate(moved) if kinds[n] is Kind.PLACE].count(1) == 1
         assert moved[1] == []
         job.refresh_from_db()
         assert job.state == ("running" if moved[2] else "starting")
+
+
+def _move(job: Job, kinds: list[Kind], number: int) -> list[moves.Moved]:
+    return moves.apply(kinds[number], {job.pk: moves.Why("x")}, now=clock.now())
 
 
 def test_jobs_in_another_state_are_left_alone(big: None, alice: Person, submit: Submit) -> None:

@@ -58,7 +58,7 @@ def test_signing_out_takes_a_press_and_ends_the_session(alice: Person) -> None:
 def test_a_forgotten_password_is_replaced_by_the_link_in_an_email(alice: Person, client: Client) -> None:
     client.post("/accounts/password/reset/", {"email": alice.user.email})
     (letter,) = mail.outbox
-    link = re.search(r"https?://[^/]+(/accounts/password/reset/key/\S+)", letter.body)
+    link = re.search(r"https?://[^/]+(/accounts/password/reset/key/\S+)", str(letter.body))
     assert link, letter.body
     page = client.get(link[1], follow=True)
     address = page.redirect_chain[-1][0]
