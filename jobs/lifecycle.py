@@ -11,7 +11,6 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
-from django.utils.translation import gettext_noop
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Refused, Sight, SliceGrant
 from haein.lib import clock
@@ -181,7 +180,7 @@ def verdict(attempt: Attempt, sight: Sight) -> tuple[Kind, moves.Why]:
             if lost > MOST_LOST:
                 return Kind.FAIL, why("lost_too_often", times=lost)
             return Kind.REQUEUE, why("lost", detail=sight.detail)
-    detail = sight.detail or gettext_noop("The command ended with exit code %(code)s.") % {"code": sight.exit_code}
+    detail = sight.detail or f"The command ended with exit code {sight.exit_code}."
     if job.failures < job.retries and sight.cause is not Cause.NOT_STARTED:
         return Kind.REQUEUE, why("requeued", failure=job.failures + 1, allowed=job.retries, detail=detail)
     return Kind.FAIL, why("explained", detail=detail)

@@ -30,12 +30,17 @@ def get(job_id: UUID, *, scope: Scope) -> Job:
     return job
 
 
-@transaction.atomic
-def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
-    """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
+def check(*, scope: Scope, spec: Spec) -> None:
+    """Whether the spec would be accepted as things are now. Raises Invalid, Problem."""
     _may_change(scope.team.pk, scope)
     spec.check()
     _could_run(spec)
+
+
+@transaction.atomic
+def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
+    """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
+    check(scope=scope, spec=spec)
     now = clock.now()
     job = Job.objects.create(
         team=scope.team,

@@ -16,13 +16,11 @@ SENTENCES: Mapping[str, str] = {
     "never_fits": _("The cluster as it is now could never run it."),
     "suspended": _("The organization is suspended: nothing new is started until an operator resumes it."),
     "environment": _("Its environment is still being prepared."),
-    "no_nodes": _("No node is connected."),
     # moves
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),
     "runs": _("Its process runs on %(node)s."),
     "succeeded": _("The command ended with exit code 0."),
-    "exit_code": _("The command ended with exit code %(code)s."),
     "explained": _("%(detail)s"),
     "time_limit": _("It reached its time limit of %(limit)s and was ended."),
     "cancelled": _("Cancelled by %(by)s."),
@@ -34,7 +32,6 @@ SENTENCES: Mapping[str, str] = {
     "lost_too_often": _(
         "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."
     ),
-    "refused": _("%(detail)s"),
 }
 
 

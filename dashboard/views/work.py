@@ -83,7 +83,8 @@ def jobs(request: HttpRequest) -> HttpResponse:
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     scope, found, now = reader(request), _job(request, job_id), clock.now()
     newest = Attempt.objects.seen_by(scope).filter(job=found).select_related("node").order_by("-number").first()
-    emulated = bool(newest and newest.node.emulated)
+    # Before it is placed, what it may be placed on is what counts.
+    emulated = newest.node.emulated if newest else Node.objects.filter(present=True, emulated=True).exists()
     samples = _samples(newest)
     context = {
         **boards.job_head(found, scope, now=now),
@@ -179,7 +180,7 @@ def _submit(request: HttpRequest, *, cloned_from: Job | None) -> HttpResponse:
     if form.is_valid():
         try:
             spec = form.spec()
-            spec.check()
+            services.check(scope=scope, spec=spec)  # before the file is kept, which nobody would need otherwise
             made = services.submit(
                 scope=scope, spec=spec, upload=_upload(request, form, cloned_from), cloned_from=cloned_from
             )
