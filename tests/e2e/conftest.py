@@ -71,13 +71,17 @@ def open_page(house: House, browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens a page of a fresh visitor; whatever leaves the machine, or fails in the page's scripts, fails the test."""
     contexts, strays, faults = [], list[str](), list[str]()
 
-    def opened(**options: object) -> Page:
+    def opened(*, forgiven: str = "", **options: object) -> Page:
+        def note(fault: str) -> None:
+            if not forgiven or forgiven not in fault:
+                faults.append(fault)
+
         context = browser.new_context(base_url=f"http://localhost:{house.port}", **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: strays.extend(_strays(request.url, house)))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.extend([said.text] if said.type == "error" else []))
+        page.on("pageerror", lambda error: note(str(error)))
+        page.on("console", lambda said: note(said.text) if said.type == "error" else None)
         return page
 
     yield opened
