@@ -5,10 +5,32 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from tests.e2e.conftest import setup_link
 from tests.house import House, made
 from tests.visitor import Visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured, and what it must reach: below `target`, or from it on where more is better.
+
+    `besides` is whether the targets within `detail` are reached too.
+    """
+
+    value: float
+    unit: str
+    target: float
+    detail: dict[str, Any]
+    more_is_better: bool = False
+    besides: bool = True
+
+    @property
+    def met(self) -> bool:
+        reached = self.value >= self.target if self.more_is_better else self.value < self.target
+        return reached and self.besides
 
 
 @contextmanager

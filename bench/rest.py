@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from psutil import Process
 
-from bench.ground import inhabited
+from bench.ground import Figure, inhabited
 
 SETTLE_S = 20
 WATCH_S = 30
 
 
-def resting() -> tuple[float, str, float, dict[str, Any]]:
+def resting() -> Figure:
     """Proportional set size of every process together, and their share of one core over half a minute."""
     with inhabited() as (house, _):
         time.sleep(SETTLE_S)  # what is measured is rest, and rest is time in which nothing happens
@@ -27,13 +26,14 @@ def resting() -> tuple[float, str, float, dict[str, Any]]:
     by_name: dict[str, float] = {}
     for name, size in sizes:
         by_name[name] = by_name.get(name, 0) + size
+    core_percent = round(100 * used / WATCH_S, 2)
     detail = {
-        "core_percent": round(100 * used / WATCH_S, 2),
+        "core_percent": core_percent,
         "core_percent_target": 5,
         "processes": len(sizes),
         "by_name_mb": {name: round(size, 1) for name, size in sorted(by_name.items(), key=lambda row: -row[1])},
     }
-    return round(sum(size for _, size in sizes), 1), "MB", 600, detail
+    return Figure(round(sum(size for _, size in sizes), 1), "MB", 600, detail, besides=core_percent < 5)
 
 
 def _seconds(everything: list[Process]) -> float:

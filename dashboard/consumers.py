@@ -208,29 +208,30 @@ class JobPage(Page):
 
     def works(self) -> list[Any]:
         self._resumed = asyncio.Event()
-        self._started = asyncio.Event()
+        self._moved = asyncio.Event()
         self._attempt: UUID | None = None
         self._pinned = False
         self._offset: int | None = None
         self._measured: int | None = None
-        self._active = True
+        self._state, self._active = "", True
         return [self._watch(), self._pump_log(), self._pump_readings()]
 
     async def _look(self) -> None:
-        before = (self._attempt, self._active)
+        before = (self._attempt, self._state)
         await super()._look()
         newest = await self._newest()
         if newest and newest != self._attempt and not self._pinned:
             # A retry's log takes the place of the last one's, unless the reader chose an attempt.
             self._attempt, self._offset, self._measured = newest, None, None
-        if before != (self._attempt, self._active):
-            self._started.set()
+        # By the state and not by whether it runs: a short job goes from queued to its end between two looks.
+        if before != (self._attempt, self._state):
+            self._moved.set()
 
     def fragments(self) -> dict[str, str]:
         now = clock.now()
         job = services.get(self.job_id, scope=self.reach)
         self.interval = BUSY_S if job.is_open else IDLE_S
-        self._active = job.is_active
+        self._state, self._active = job.state, job.is_active
         return {
             "job-head": self.render("dashboard/_job_head.html", boards.job_head(job, self.reach, now=now)),
             "job-cost": self.render("dashboard/_job_cost.html", boards.job_cost(job, now=now)),
@@ -282,8 +283,8 @@ class JobPage(Page):
             # A job that does not run has nothing to say, but its last lines may be a moment behind its state.
             if not more:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._started.wait(), LOG_S if self._active else BUSY_S)
-                self._started.clear()
+                    await asyncio.wait_for(self._moved.wait(), LOG_S if self._active else BUSY_S)
+                self._moved.clear()
 
     async def _send_log(self, attempt: UUID) -> bool:
         """One chunk from where the page is; True when there is more at once."""
