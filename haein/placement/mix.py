@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from haein.placement import mig
 from haein.placement.devices import Ask
-from haein.placement.model import Request
+from haein.placement.model import WHOLE, Request
 
 
 class Shape(NamedTuple):
@@ -21,6 +22,28 @@ class Shape(NamedTuple):
     memory_mb: int
     pool: str
     labels: frozenset[str]
+
+    def request(self, id: Hashable) -> Request:
+        return Request(
+            id=id,
+            gpus=self.gpus,
+            share=self.ask.share,
+            cpus=self.cpus,
+            memory_mb=self.memory_mb,
+            model=self.ask.model,
+            gpu_memory_mb=self.ask.memory_mb,
+            profile=self.ask.profile,
+            pool=self.pool,
+            labels=self.labels,
+        )
+
+
+def units(shape: Shape) -> int:
+    """Thousandths of devices that a request of the shape takes in all."""
+    if not shape.ask.profile:
+        return shape.gpus * shape.ask.share
+    compute = next(table[shape.ask.profile].compute for table in mig.MODELS.values() if shape.ask.profile in table)
+    return shape.gpus * compute * WHOLE // mig.COMPUTE_SLICES
 
 
 @lru_cache(maxsize=4096)
@@ -53,14 +76,3 @@ class Mix:
     @classmethod
     def of(cls, requests: Iterable[Request]) -> Mix:
         return cls(Counter(map(shape_of, requests)))
-
-    def popular(self, percent: int) -> Mix:
-        """The fewest shapes that are together this much of what is asked for, the most asked for first."""
-        ranked = sorted(self.weights.items(), key=lambda each: (-each[1], each[0].gpus, each[0].cpus, str(each[0])))
-        enough, sum_, kept = percent * sum(self.weights.values()), 0, {}
-        for shape, weight in ranked:
-            if 100 * sum_ >= enough:
-                break
-            kept[shape] = weight
-            sum_ += weight
-        return Mix(kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from haein.placement import mig
 from haein.placement.devices import State, room
 from haein.placement.kinds import Kinds, admits
-from haein.placement.mix import Mix, Shape
+from haein.placement.mix import Mix, Shape, units
 from haein.placement.model import WHOLE
 
 Floats = NDArray[np.float64]
@@ -91,8 +91,8 @@ class _BestFit:
         return _roomiest(outcomes)
 
     def score(self, kinds: Kinds, rows: Rows, shape: Shape, after: Numbers) -> Scores:
-        units = kinds.table.idle[kinds.devices[rows]].sum(1) - shape.gpus * shape.ask.share
-        key = tightness(kinds, kinds.cpus[rows] - shape.cpus, units, cpu_part=0.5)
+        idle = kinds.table.idle[kinds.devices[rows]].sum(1)
+        key = tightness(kinds, kinds.cpus[rows] - shape.cpus, idle - units(shape), cpu_part=0.5)
         return Scores((key,), np.full(len(rows), FULLEST, dtype=np.int32))
 
     def forget(self) -> None:
@@ -170,7 +170,7 @@ class _Measured:
         self.total = max(1.0, float(self.weights.sum()))
         self.gpus = np.array([shape.gpus for shape in self.shapes], dtype=np.float64)
         self.several = bool((self.gpus > 1).any())
-        self.units = self.weights * [shape.gpus * _units(shape) for shape in self.shapes]
+        self.units = self.weights * [units(shape) for shape in self.shapes]
         self.per_cpu = 1 / np.array([max(shape.cpus, 1e-6) for shape in self.shapes])
         self.per_mb = 1 / np.array([max(shape.memory_mb, 1e-6) for shape in self.shapes])
         self.bound = any(shape.pool or shape.labels for shape in self.shapes)
@@ -219,14 +219,13 @@ class _Measured:
     def _key(self, kinds: Kinds, rows: Rows, shape: Shape, idle: NDArray[np.int64], sums: Floats) -> Floats:
         cpus, memory_mb = kinds.cpus[rows] - shape.cpus, kinds.memory_mb[rows] - shape.memory_mb
         loss = (self.value[rows] - self._value(sums, cpus, memory_mb, kinds.class_[rows], kinds)) / self.total
-        units = shape.gpus * shape.ask.share
         if self.weighing.quantised:
             # As in the authors' simulator: 100 steps of a sigmoid of the fragmentation added, in GPUs.
-            steps: Floats = -np.floor(100 / (1 + np.exp((loss - units) / WHOLE)))
+            steps: Floats = -np.floor(100 / (1 + np.exp((loss - units(shape)) / WHOLE)))
             return steps
         key: Floats = loss / WHOLE
         if self.weighing.tight:
-            key = key + self.weighing.tight * tightness(kinds, cpus, idle - units, cpu_part=0.8)
+            key = key + self.weighing.tight * tightness(kinds, cpus, idle - units(shape), cpu_part=0.8)
         return key
 
     def _value(
@@ -279,16 +278,11 @@ def _possible(state: State) -> int:
     return sum(mig.copies(profile, max(0, state.mask)) * profile.memory for profile in mig.PROFILES)
 
 
-def _units(shape: Shape) -> int:
-    """Thousandths of a device that one slice is."""
-    if not shape.ask.profile:
-        return shape.ask.share
-    compute = next(table[shape.ask.profile].compute for table in mig.MODELS.values() if shape.ask.profile in table)
-    return compute * WHOLE // mig.COMPUTE_SLICES
-
-
 FIRST_FIT = Policy("firstfit", lambda mix: _FirstFit())
 BEST_FIT = Policy("bestfit", lambda mix: _BestFit())
 PACKED = Policy("packed", lambda mix: _Packed())
 FGD = Policy("fgd", lambda mix: _Measured(mix, Weighing(quantised=True)))
 HAEIN = Policy("haein", lambda mix: _Measured(mix, Weighing(tight=0.05)))
+# What the default can be settled to (rehearsal.py); it is the first where nobody has rehearsed.
+CANDIDATES = (HAEIN, Policy("fill", lambda mix: _Measured(mix, Weighing(fill=0.7, tight=0.05))), FGD, PACKED)
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in (FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN)}
