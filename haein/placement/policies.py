@@ -282,7 +282,19 @@ FIRST_FIT = Policy("firstfit", lambda mix: _FirstFit())
 BEST_FIT = Policy("bestfit", lambda mix: _BestFit())
 PACKED = Policy("packed", lambda mix: _Packed())
 FGD = Policy("fgd", lambda mix: _Measured(mix, Weighing(quantised=True)))
-HAEIN = Policy("haein", lambda mix: _Measured(mix, Weighing(tight=0.05)))
-# What the default can be settled to (rehearsal.py); it is the first where nobody has rehearsed.
-CANDIDATES = (HAEIN, Policy("fill", lambda mix: _Measured(mix, Weighing(fill=0.7, tight=0.05))), FGD, PACKED)
+
+
+def _default(mix: Mix) -> Scorer:
+    """Fragmentation, and of what is equal the tightest; copies count where devices are carved into instances.
+
+    docs/placement.md has what was measured. Where it can be rehearsed (rehearsal.py), that settles the weighing.
+    """
+    carved = any(shape.ask.profile for shape in mix.weights if shape.gpus)
+    return _Measured(mix, Weighing(fill=0.7, tight=0.02) if carved else Weighing(tight=0.05))
+
+
+HAEIN = Policy("haein", _default)
+FILLING = Policy("filling", lambda mix: _Measured(mix, Weighing(fill=0.7, tight=0.02)))
+# What the default can be settled to; it is the first where several are as good.
+CANDIDATES = (HAEIN, FILLING, FGD, PACKED)
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in (FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN)}

@@ -14,8 +14,9 @@ from haein.placement.mix import Mix, shape_of, units
 from haein.placement.model import WHOLE, Request, Snapshot
 from haein.placement.policies import CANDIDATES, HAEIN, Policy
 
-# More nodes would rehearse no better, only longer: of a larger cluster every so many-th is taken.
-NODES = 1500
+# A decision costs as many steps as the mix has shapes: with this many (node, shape) pairs a rehearsal of one weighing
+# takes about two seconds. Of a larger cluster every so many-th node is taken, but no fewer than LEAST stay.
+PAIRS, LEAST = 400_000, 300
 # The rehearsals' own orders of arrival; far from the small seeds that people try a policy with.
 SEEDS = (7_000_001, 7_000_002)
 
@@ -24,14 +25,14 @@ def settle(snapshot: Snapshot, mix: Mix) -> Policy:
     """The default policy with the weighing that gives out most of this cluster when as much as it has was asked for."""
     if not any(shape.gpus for shape in mix.weights) or not any(node.devices for node in snapshot.nodes):
         return HAEIN
-    stage = _stage(snapshot)
+    stage = _stage(snapshot, max(LEAST, PAIRS // len(mix.weights)))
     orders = [_arrivals(stage, mix, seed) for seed in SEEDS]
     best = max(CANDIDATES, key=lambda each: sum(_given(stage, mix, each, order) for order in orders))
     return replace(best, name=HAEIN.name)
 
 
-def _stage(snapshot: Snapshot) -> Snapshot:
-    step = -(-len(snapshot.nodes) // NODES)
+def _stage(snapshot: Snapshot, nodes: int) -> Snapshot:
+    step = -(-len(snapshot.nodes) // nodes)
     return Snapshot(
         tuple(
             replace(

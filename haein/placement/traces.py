@@ -5,12 +5,13 @@
 - Muri (SIGCOMM '22): `job_id,num_gpu,submit_time,duration`, in milliseconds, whole GPUs only. Its priorities
   are left alone: the policies published with it do not look at them.
 
-Other columns are not looked at.
+Other columns are not looked at. A file may be packed by gzip, its name then ends in .gz.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,10 @@ class _Row:
 def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[_Row]]:
     """The header, and the rows below it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = raw.decode("utf-8-sig").splitlines()
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise Fault(f"{path}: this is no whole gzip file; pack it again, or give it unpacked.") from error
     except OSError as error:
         raise Fault(f"{path}: {error.strerror}; name a file that can be read.") from error
     except UnicodeDecodeError as error:
