@@ -33,10 +33,17 @@ class _Column:
 
     keys: list[NDArray[np.float64]]
     pick: NDArray[np.int32]
+    seen: int = 0  # how many arrivals of kinds have been looked at
 
     @classmethod
     def blank(cls, keys: int) -> _Column:
         return cls([np.zeros(0)] * keys, np.zeros(0, dtype=np.int32))
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        self.grow(max(len(self.pick), int(rows.max(initial=-1)) + 1))
+        self.keys = [key[rows] for key in self.keys]
+        self.pick = self.pick[rows]
+        self.seen = 0
 
     def grow(self, size: int) -> None:
         more = size - len(self.pick)
@@ -95,12 +102,8 @@ class Cluster:
             max((len(node.devices) for node in snapshot.nodes), default=0),
         )
         self._domains: dict[Near, NDArray[np.int64]] = {}
-        self._regroup()
-
-    def _regroup(self) -> None:
         self._kinds = Kinds(self._table, self._nodes, self._usable, self._classes, self._largest)
         self._columns: dict[Shape, _Column] = {}
-        self._scorer.forget()
 
     # Places.
 
@@ -217,7 +220,11 @@ class Cluster:
             column = self._columns[shape] = _Column.blank(self._scorer.keys)
         if len(column.pick) < len(kinds.cpus):
             column.grow(len(kinds.cpus))
-        rows = np.isnan(column.keys[0][: kinds.rows] + kinds.gone[: kinds.rows]).nonzero()[0]
+        if column.seen == len(kinds.arrived):
+            return column
+        rows = np.unique(np.array(kinds.arrived[column.seen :], dtype=np.intp))
+        column.seen = len(kinds.arrived)
+        rows = rows[np.isnan(column.keys[0][rows] + kinds.gone[rows])]
         if not len(rows):
             return column
         column.keys[0][rows] = np.inf
@@ -316,7 +323,10 @@ class Cluster:
         else:
             self._kinds.leave(order)
         if self._kinds.crowded():
-            self._regroup()
+            kept = self._kinds.compact()
+            self._scorer.keep(kept)
+            for column in self._columns.values():
+                column.keep(kept)
 
     # Tells.
 

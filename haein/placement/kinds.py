@@ -35,6 +35,9 @@ class Node:
     devices: list[int]
 
 
+_ARRAYS = ("class_", "cpus", "memory_mb", "devices", "gone", "lead")
+
+
 class Kinds:
     """Kind number k is row k of every array. A kind without nodes keeps its row, and what is known of it, for a while.
 
@@ -67,6 +70,9 @@ class Kinds:
         self.count: list[int] = []
         self._queues: list[list[int]] = []
         self._rows: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
+        self.arrived: list[
+            int
+        ] = []  # the rows of kinds that got their first node, in order: what may have to be scored
         self.of = np.full(len(nodes), -1, dtype=np.int64)
         for order, (node, used) in enumerate(zip(nodes, usable, strict=True)):
             if used:
@@ -100,6 +106,7 @@ class Kinds:
         heapq.heappush(queue, order)
         if self.count[kind] == 1:
             self.gone[kind] = 0.0
+            self.arrived.append(kind)
         if self.count[kind] == 1 or order < self.lead[kind]:
             self.lead[kind] = order
 
@@ -121,9 +128,10 @@ class Kinds:
         return row
 
     def _grow(self) -> None:
-        for name in ("class_", "cpus", "memory_mb", "devices", "gone", "lead"):
+        for name in _ARRAYS:
             array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
+            more = np.zeros((max(256, len(array)), *array.shape[1:]), dtype=array.dtype)
+            setattr(self, name, np.concatenate([array, more]))
 
     def admits(self, rows: NDArray[np.intp], shape: Shape) -> NDArray[np.bool_]:
         """Which of the kinds the request may go to at all."""
@@ -133,7 +141,21 @@ class Kinds:
 
     def crowded(self) -> bool:
         """Most rows are of kinds that no node is of any more, and they are many enough to slow things down."""
-        return self.rows > 4096 and self.rows > 4 * len(self.nodes)
+        return self.rows > 4096 and self.rows > 2 * len(self.nodes)
+
+    def compact(self) -> NDArray[np.intp]:
+        """Keep only the rows of kinds that have nodes; returns which they were, in their new order."""
+        kept = self.living()
+        new = {int(row): at for at, row in enumerate(kept)}
+        for name in _ARRAYS:
+            setattr(self, name, getattr(self, name)[kept])
+        self.count = [self.count[row] for row in kept]
+        self._queues = [self._queues[row] for row in kept]
+        self._rows = {key: new[row] for key, row in self._rows.items() if row in new}
+        self.of = np.array([new.get(row, -1) for row in self.of.tolist()], dtype=np.int64)
+        self.arrived = list(range(len(kept)))  # some were not scored yet for some shapes
+        self.rows = len(kept)
+        return kept
 
     def living(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.gone[: self.rows] == 0)

@@ -43,8 +43,8 @@ class Scorer(Protocol):
     def score(self, kinds: Kinds, rows: Rows, shape: Shape, after: Numbers) -> Scores:
         """Score kinds that fit. `after` has for each of their devices the state with a slice taken, or REFUSED."""
 
-    def forget(self) -> None:
-        """The rows of kinds are numbered anew."""
+    def keep(self, rows: Rows) -> None:
+        """Of what is known of kinds by their row, these rows are left, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _FirstFit:
     def score(self, kinds: Kinds, rows: Rows, shape: Shape, after: Numbers) -> Scores:
         return Scores((np.zeros(len(rows)),), np.full(len(rows), FIRST, dtype=np.int32))
 
-    def forget(self) -> None:
+    def keep(self, rows: Rows) -> None:
         return
 
 
@@ -95,7 +95,7 @@ class _BestFit:
         key = tightness(kinds, kinds.cpus[rows] - shape.cpus, idle - units(shape), cpu_part=0.5)
         return Scores((key,), np.full(len(rows), FULLEST, dtype=np.int32))
 
-    def forget(self) -> None:
+    def keep(self, rows: Rows) -> None:
         return
 
 
@@ -124,7 +124,7 @@ class _Packed:
         second = (kinds.cpus[rows] - shape.cpus) * 2**24 + (kinds.memory_mb[rows] - shape.memory_mb)
         return Scores((first, second.astype(np.float64)), np.full(len(rows), FULLEST, dtype=np.int32))
 
-    def forget(self) -> None:
+    def keep(self, rows: Rows) -> None:
         return
 
 
@@ -175,11 +175,12 @@ class _Measured:
         self.per_mb = 1 / np.array([max(shape.memory_mb, 1e-6) for shape in self.shapes])
         self.bound = any(shape.pool or shape.labels for shape in self.shapes)
         self.worth = np.zeros((0, 2 * self.count))  # by the number of a device's state
-        self.forget()
-
-    def forget(self) -> None:
         self.sums = np.zeros((0, 2 * self.count))  # by the row of a kind: its devices' worth
         self.value = np.zeros(0)
+
+    def keep(self, rows: Rows) -> None:
+        known = rows[rows < len(self.value)]  # later rows were not met yet
+        self.sums, self.value = self.sums[known], self.value[known]
 
     def choose(self, outcomes: Sequence[State]) -> int:
         values = [self._worth(state) for state in outcomes]
