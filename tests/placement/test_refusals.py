@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haein.placement.engine import ever_fits, plan
-from haein.placement.model import NodeState, Reason, Refusal, Request, Snapshot
+from haein.placement.model import Gang, NodeState, Reason, Refusal, Request, Snapshot
 from haein.placement.policies import BEST_FIT, FGD, FIRST_FIT, HAEIN, PACKED, Policy
 from haein.placement.sentences import TEMPLATES, Code, cores, english, memory
 
@@ -196,7 +196,8 @@ def test_every_refusal_is_true_and_its_nearest_request_fits(
         assert_nearest_fits(room, request, refusal.nearest)
 
 
-def assert_nearest_fits(room: Snapshot, request: Request, near: Request | None) -> None:
+def assert_nearest_fits(room: Snapshot, request: Request, near: Request | Gang | None) -> None:
+    assert not isinstance(near, Gang), "one request is not offered a gang"
     if near is None:
         part = replace(
             request,
