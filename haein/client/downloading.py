@@ -1,0 +1,136 @@
+"""Brings a job's files here: goes on where a cut download stopped, and writes nowhere but below its target."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from haein.client.answers import File
+from haein.client.errors import BadFiles, ServerAway
+from haein.client.transport import Transport
+
+BLOCK = 256 * 1024
+MOST_FILES = 100_000
+DEEPEST = 64
+Progress = Callable[[str, int, int], None]  # a file's path, its bytes so far, its size
+
+
+class Listing(Protocol):
+    """Lists a folder of the job by its path."""
+
+    def __call__(self, path: str) -> Iterator[File]: ...
+
+
+def tree(listing: Listing, path: str, target: Path) -> Iterator[tuple[str, Path]]:
+    """(path in the job, place here) of every file below a folder, whose own folders it makes as it goes.
+
+    A server's names are not trusted: one that is no plain name raises BadFiles before anything is written for it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    top = target.resolve()
+    waiting = [(path, target, 0)]
+    count = 0
+    while waiting:
+        where, place, depth = waiting.pop()
+        for entry in listing(where):
+            count += 1
+            if count > MOST_FILES or depth > DEEPEST:
+                raise BadFiles("There are more files or deeper folders than can be meant: name a part of them.")
+            here = place / checked_name(entry.name)
+            there = f"{where}/{entry.name}" if where else entry.name
+            if not here.resolve().is_relative_to(top):
+                raise BadFiles(f"{here} is a link that leads out of {target}: remove it first.")
+            if entry.type == "folder":
+                try:
+                    here.mkdir(exist_ok=True)
+                except FileExistsError:
+                    raise BadFiles(f"{here} is a file, and a folder should go there: move it away first.") from None
+                waiting.append((there, here, depth + 1))
+            else:
+                yield there, here
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is one of a file in a folder. Raises BadFiles."""
+    separators = {"/", "\0", os.sep, os.altsep or "/"}
+    if name in ("", ".", "..") or separators & set(name) or Path(name).drive:
+        raise BadFiles(f"The server names a file {name!r}, which would lead elsewhere: nothing was written for it.")
+    return name
+
+
+def fetch(transport: Transport, job: str, path: str, place: Path, progress: Progress | None) -> None:
+    """One file, written beside its place and moved there when it is whole. Raises BadFiles, ServerAway."""
+    if place.is_dir():
+        raise BadFiles(f"{place} is a folder, and a file should go there.")
+    try:
+        _Download(transport, job, path, place, progress).run()
+    except OSError as error:
+        raise BadFiles(f"{place} can't be written: {error.strerror}.") from None
+
+
+class _Download:
+    def __init__(self, transport: Transport, job: str, path: str, place: Path, progress: Progress | None) -> None:
+        self.transport, self.job, self.path, self.place, self.progress = transport, job, path, place, progress
+        # A fixed name, so that the next run finds what this one left. Its first line says of which version it is.
+        digest = hashlib.sha256(f"{transport.url} {job} {path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self.part = place.parent / f".haein-{digest}.part"
+        self.tag = self.part.with_suffix(".etag")
+
+    def run(self) -> None:
+        deadline = time.monotonic() + self.transport.patience
+        pause = 0.1
+        while True:
+            before = self._have()
+            if self._whole():
+                break
+            if self._have() > before:
+                deadline, pause = time.monotonic() + self.transport.patience, 0.1
+            elif time.monotonic() + pause > deadline:
+                raise ServerAway(
+                    f"The connection was cut {self._have():,} bytes into {self.path}. The same command goes on from there."
+                )
+            else:
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
+        self.part.replace(self.place)
+        self.tag.unlink(missing_ok=True)
+
+    def _have(self) -> int:
+        with suppress(FileNotFoundError):
+            if self.tag.exists() and not self.part.is_symlink():
+                return self.part.stat().st_size
+        return 0
+
+    def _whole(self) -> bool:
+        """Asks for what is missing; whether nothing is missing now."""
+        have = self._have()
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": self.tag.read_text()}
+        else:
+            self.tag.unlink(missing_ok=True)
+        with self.transport.stream(
+            "GET", f"jobs/{self.job}/files/content", params={"path": self.path}, headers=headers
+        ) as answer:
+            start, size = _told(answer)
+            if start != have:
+                start = have if start is None else start
+                if start:
+                    raise BadFiles(f"The server sent another part of {self.path} than it was asked for.")
+            self._keep_tag(answer.headers.get("ETag", ""))
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            with os.fdopen(os.open(self.part, flags, 0o666), "wb") as file:
+                file.truncate(start)
+                file.seek(start)
+                return self._copy(answer, file, start, size)
+
+    def _copy(self, answer: httpx.Response, file: object, start: int, size: int | None) -> bool:
+        raise NotImplementedError
