@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from haein.cluster.backends.base import Capability
 from haein.cluster.registry import backend
 from haein.lib import clock, live
-from haein.lib.errors import Invalid, NotFound, Problem
+from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
@@ -35,6 +35,11 @@ def check(*, scope: Scope, spec: Spec) -> None:
     _may_change(scope.team.pk, scope)
     spec.check()
     _could_run(spec)
+
+
+def may_submit(scope: Scope) -> None:
+    """Raises Forbidden for somebody who may only look."""
+    _may_change(scope.team.pk, scope)
 
 
 @transaction.atomic
@@ -141,7 +146,7 @@ def may_retry(job: Job, scope: Scope) -> bool:
 
 def _may_change(team_id: UUID, scope: Scope) -> None:
     if team_id not in scope.writable:
-        raise Problem(_("You may look at this team's work but not change it. Ask a team admin for the member role."))
+        raise Forbidden(_("You may look at this team's work but not change it. Ask a team admin for the member role."))
 
 
 def _could_run(spec: Spec) -> None:
