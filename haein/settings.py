@@ -227,7 +227,7 @@ DEFAULT_FROM_EMAIL = env.text("HAEIN_MAIL_FROM", "Haein <haein@localhost>")
 HAEIN_API_RATE = env.number("HAEIN_API_RATE", 1200, least=1)
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "haein.api.handler",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "haein.lib.api.Schema",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     # An endpoint that names nobody is open to nobody.

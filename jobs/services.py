@@ -42,10 +42,15 @@ def may_submit(scope: Scope) -> None:
     _may_change(scope.team.pk, scope)
 
 
-@transaction.atomic
 def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
     """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
     check(scope=scope, spec=spec)
+    # Nothing in it is expected to fail, so a caller's own transaction needs no savepoint for it.
+    with transaction.atomic(savepoint=False):
+        return _submitted(scope, spec, upload, cloned_from)
+
+
+def _submitted(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job | None) -> Job:
     now = clock.now()
     job = Job.objects.create(
         team=scope.team,

@@ -14,6 +14,8 @@ from django.db.models import QuerySet
 from django.http import Http404
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction
 from rest_framework import exceptions, negotiation, serializers
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import BaseParser
@@ -116,6 +118,16 @@ def _joined(path: str, name: str) -> str:
     if name == "non_field_errors":
         return path
     return f"{path}.{name}" if path else name
+
+
+class Schema(AutoSchema):
+    """The document says of an endpoint what it was given to say, not what its class tells a developer."""
+
+    def get_description(self) -> str:
+        return ""
+
+    def get_serializer_name(self, serializer: serializers.BaseSerializer[Any], direction: Direction) -> str:
+        return str(super().get_serializer_name(serializer, direction)).removesuffix("Shape")
 
 
 # --- what comes in ------------------------------------------------------------------------------------------------

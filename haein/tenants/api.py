@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.db import SessionStore
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.translation import gettext as _
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -20,6 +20,7 @@ from rest_framework import exceptions, permissions, serializers
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.utils import encoders
 from rest_framework.views import APIView
 
 from haein.lib import api, clock
@@ -121,18 +122,33 @@ def once(request: Request, body: Any, work: Callable[[], Response]) -> Response:
         raise Invalid({"Idempotency-Key": fault})
     told = json.dumps([request.method, request.get_full_path(), body], sort_keys=True, default=str)
     digest = hashlib.sha256(told.encode()).hexdigest()
+    user = cast(User, request.user)
     with transaction.atomic():
-        row = IdempotencyKey(user=cast(User, request.user), key=key, request=digest)
-        # Waits here while another request with the key is at work; then either it is ours, or the answer is there.
-        IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)
-        kept = IdempotencyKey.objects.select_for_update().get(user=row.user, key=key)
-        if kept.status is not None:
-            return _again(kept, digest)
+        mine = _claimed(user, key, digest)
+        if mine is None:
+            return _again(IdempotencyKey.objects.get(user=user, key=key), digest)
         answer = work()
-        kept.status, kept.location = answer.status_code, answer.headers.get("Location", "")
-        kept.body = json.loads(json.dumps(answer.data, default=str))
-        kept.save(update_fields=["status", "location", "body"])
+        IdempotencyKey.objects.filter(pk=mine).update(
+            status=answer.status_code,
+            location=answer.headers.get("Location", ""),
+            body=json.loads(encoders.JSONEncoder().encode(answer.data)),
+        )
     return answer
+
+
+def _claimed(user: User, key: str, digest: str) -> int | None:
+    """The new row's id, or None when there is one with the key.
+
+    The statement waits while another request with the key is at work, and goes on when that has committed or failed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenants_idempotencykey (user_id, key, request, location, created_at)"
+            " VALUES (%s, %s, %s, '', %s) ON CONFLICT (user_id, key) DO NOTHING RETURNING id",
+            [user.pk, key, digest, clock.now()],
+        )
+        row = cursor.fetchone()
+    return int(row[0]) if row else None
 
 
 def _again(kept: IdempotencyKey, digest: str) -> Response:

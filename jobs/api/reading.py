@@ -12,6 +12,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import OperationalError
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
@@ -36,7 +37,8 @@ from jobs.models import Attempt, Job
 from jobs.states import ENDED
 
 CHUNK = 512 << 10
-FOLLOW_S, WAIT_S, HEARTBEAT_S, RECHECK_S = 0.1, 0.5, 4.0, 10.0
+# Between two looks at the log, at the rows, and the longest silence.
+FOLLOW_S, ROWS_S, HEARTBEAT_S = 0.1, 0.5, 4.0
 NDJSON, TEXT = "application/x-ndjson", "text/plain"
 
 
@@ -148,71 +150,57 @@ class Following:
         self._attempt = attempt
         self._offset = offset
         self._written = written
-        self._checked = self._said = time.monotonic()
+        self._checked = 0.0
+        self._said = time.monotonic()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        while self._attempt is None:
-            if not await sync_to_async(self._wait_for_one)():
-                return
-            if beat := self._heartbeat():
-                yield beat
-            if self._attempt is None:
-                await asyncio.sleep(WAIT_S)
-        while True:
-            # Asked for before the log is read: what was printed before the end is then in what is read.
-            over = await sync_to_async(self._is_over)()
-            more = True
-            while more:
-                chunk = await self._read()
-                if chunk is None:
-                    break
-                if chunk.lines:
-                    self._said = time.monotonic()
-                    yield self._written(self._attempt.number, chunk)
-                self._offset, more = chunk.next, chunk.next < chunk.end
-                if time.monotonic() - self._checked > RECHECK_S and not await sync_to_async(self._allowed)():
-                    return
-            if over and not more:
+        while await self._may_go_on():
+            # The state is older than the look at the log: what was printed before the end is in what is read.
+            over = self._attempt is not None and self._attempt.state == Attempt.State.ENDED
+            chunk = await self._read()
+            if self._attempt and chunk and chunk.lines:
+                self._said = time.monotonic()
+                yield self._written(self._attempt.number, chunk)
+            if chunk and chunk.next < chunk.end:
+                continue
+            if over and chunk:
                 return
             if beat := self._heartbeat():
                 yield beat
             await asyncio.sleep(FOLLOW_S)
 
+    async def _may_go_on(self) -> bool:
+        """Looks at the rows twice a second: the reader's right, the attempt to come, the state of the one there is."""
+        if time.monotonic() - self._checked < ROWS_S:
+            return True
+        self._checked = time.monotonic()
+        return await sync_to_async(self._look)()
+
     async def _read(self) -> LogChunk | None:
-        assert self._attempt is not None
+        """The next part of the log; None while there is no attempt, or its log can't be read."""
+        if self._attempt is None:
+            return None
         try:
-            return await asyncio.to_thread(backend().read_log, self._attempt.pk, self._offset, CHUNK)
+            chunk = await asyncio.to_thread(backend().read_log, self._attempt.pk, self._offset, CHUNK)
         except BackendDown:
             return None  # looked at again in a moment
+        self._offset = chunk.next
+        return chunk
 
-    def _wait_for_one(self) -> bool:
-        """Whether there may still be an attempt to wait for."""
-        scope = self._scope()
-        job = Job.objects.seen_by(scope).filter(pk=self._job_id).first() if scope else None
-        if job is None or scope is None:
-            return False
-        self._attempt = attempt_of(job, None, scope)
-        return self._attempt is not None or job.state not in ENDED
-
-    def _is_over(self) -> bool:
-        """Read at most twice a second: the log itself is looked at more often."""
-        assert self._attempt is not None
-        if not self._allowed():
-            return True
-        return self._attempt.state == Attempt.State.ENDED
-
-    def _allowed(self) -> bool:
-        """Also brings the attempt's state up to date."""
-        self._checked = time.monotonic()
-        scope = self._scope()
-        assert self._attempt is not None
-        row = Attempt.objects.seen_by(scope).filter(pk=self._attempt.pk).first() if scope else None
-        if row is not None:
-            self._attempt.state = row.state
-        return row is not None
-
-    def _scope(self) -> Scope | None:
-        return scopes.of(cast(User, self._request.user)) if still_signed_in(self._request) else None
+    def _look(self) -> bool:
+        """Whether the reader may see it and there is, or may still be, an attempt."""
+        try:
+            scope = scopes.of(cast(User, self._request.user)) if still_signed_in(self._request) else None
+            if scope is None:
+                return False
+            if self._attempt is not None:
+                self._attempt = Attempt.objects.seen_by(scope).filter(pk=self._attempt.pk).first()
+                return self._attempt is not None
+            job = Job.objects.seen_by(scope).filter(pk=self._job_id).first()
+            self._attempt = attempt_of(job, None, scope) if job else None
+            return self._attempt is not None or (job is not None and job.state not in ENDED)
+        except OperationalError:
+            return True  # the database is away: the log is not
 
     def _heartbeat(self) -> bytes:
         """Nothing in `text`; the reader of records hears that the server is there, and a dead socket is noticed."""
