@@ -6,13 +6,16 @@ import json
 import os
 import sys
 
-from bench import latency, rest, start
+from bench import api, latency, rest, start
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
     "log_line_to_page_ms": latency.log_line_to_page,
     "up_warm_s": start.up_warm,
     "resting_mb": rest.resting,
+    "rest_submits_per_s": api.rest_submits,
+    "list_ms": api.lists,
+    "logs_mb_per_s": api.logs,
 }
 
 

@@ -73,6 +73,9 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "django_htmx",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
 ]
 
 MIDDLEWARE = [
@@ -170,7 +173,13 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 # Counters of sign-in attempts live here; a process of its own counts for itself, so nothing waits for Redis.
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        # Beyond its most it drops a third at random, counters included.
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }
+}
 
 # --- people ------------------------------------------------------------------------------------------------------
 
@@ -212,6 +221,32 @@ EMAIL_HOST_PASSWORD = env.text("HAEIN_SMTP_PASSWORD")
 EMAIL_USE_TLS = env.flag("HAEIN_SMTP_TLS", True)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("HAEIN_MAIL_FROM", "Haein <haein@localhost>")
+
+# --- programs ----------------------------------------------------------------------------------------------------
+
+HAEIN_API_RATE = env.number("HAEIN_API_RATE", 1200, least=1)
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "haein.api.handler",
+    "DEFAULT_SCHEMA_CLASS": "haein.lib.api.Schema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    # An endpoint that names nobody is open to nobody.
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Haein",
+    "DESCRIPTION": "Jobs on slices of GPUs, for programs. Every page of the dashboard stands on the same verbs.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": ["haein.api.with_problems"],
+    "COMPONENT_SPLIT_REQUEST": True,
+}
 
 # --- words, times, files -----------------------------------------------------------------------------------------
 

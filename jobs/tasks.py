@@ -20,14 +20,18 @@ from jobs import lifecycle, pulse, scheduling
 log = structlog.get_logger(__name__)
 
 INVENTORY_EVERY_S = 10
-_reconciling = threading.Lock()
+_reconciling, _advancing, _waiting = threading.Lock(), threading.Lock(), threading.Lock()
 _inventory_due = 0.0
 
 
 @shared_task(name="jobs.advance")
 def advance() -> None:
-    """Place what can be placed and launch it."""
-    _step("advance", _advance)
+    """Place what can be placed and launch it. Of many at once one works, and one waits to see what came meanwhile."""
+    if not _waiting.acquire(blocking=False):
+        return
+    with _advancing:
+        _waiting.release()
+        _step("advance", _advance)
 
 
 @shared_task(name="jobs.reconcile")

@@ -190,6 +190,8 @@ class FileFact:
     is_folder: bool
     size: int
     modified_at: float
+    # Another one whenever the content is, as far as the backend can tell; "" for a folder.
+    version: str = ""
 
 
 class Backend(abc.ABC):
@@ -242,8 +244,11 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, int]:
-        """A regular file of the job, open for reading, and its size. Raises FileNotFoundError as list_files does."""
+    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, FileFact]:
+        """A regular file of the job, open for reading and seekable, and what it is.
+
+        Raises FileNotFoundError as list_files does.
+        """
 
     @abc.abstractmethod
     def forget(self, attempts: Collection[UUID]) -> None:

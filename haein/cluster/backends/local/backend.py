@@ -166,7 +166,7 @@ class LocalBackend(Backend):
     def list_files(self, job: UUID, folder: PurePosixPath) -> Sequence[FileFact]:
         return job_files.list_folder(self._layout.work(job), folder)
 
-    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, int]:
+    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, FileFact]:
         return job_files.open_regular(self._layout.work(job), path)
 
     def forget(self, attempts: Collection[UUID]) -> None:
