@@ -14,7 +14,7 @@ from typing import Protocol
 import httpx
 
 from haein.client.answers import File
-from haein.client.errors import BadFiles, ServerAway
+from haein.client.errors import BadFiles, Refused, ServerAway, ServerFault
 from haein.client.transport import Transport
 
 BLOCK = 256 * 1024
@@ -67,7 +67,10 @@ def checked_name(name: str) -> str:
 
 
 def fetch(transport: Transport, job: str, path: str, place: Path, progress: Progress | None) -> None:
-    """One file, written beside its place and moved there when it is whole. Raises BadFiles, ServerAway."""
+    """One file, written beside its place and moved there when it is whole. Raises BadFiles, ServerAway.
+
+    `progress` is told of every block.
+    """
     if place.is_dir():
         raise BadFiles(f"{place} is a folder, and a file should go there.")
     try:
@@ -94,9 +97,8 @@ class _Download:
             if self._have() > before:
                 deadline, pause = time.monotonic() + self.transport.patience, 0.1
             elif time.monotonic() + pause > deadline:
-                raise ServerAway(
-                    f"The connection was cut {self._have():,} bytes into {self.path}. The same command goes on from there."
-                )
+                have = f"{self._have():,} bytes"
+                raise ServerAway(f"{self.path} was cut after {have}. The same command goes on from there.")
             else:
                 time.sleep(pause)
                 pause = min(pause * 2, 5.0)
@@ -115,22 +117,44 @@ class _Download:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": self.tag.read_text()}
+        try:
+            with self.transport.stream(
+                "GET", f"jobs/{self.job}/files/content", params={"path": self.path}, headers=headers
+            ) as answer:
+                return self._written(answer, have)
+        except Refused as refusal:
+            if refusal.status != 416:
+                raise
+            # It has become shorter than what is here.
+            self.tag.unlink(missing_ok=True)
+            return False
+
+    def _written(self, answer: httpx.Response, have: int) -> bool:
+        start = 0
+        if answer.status_code == 206:
+            told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+            if told is None or int(told[1]) != have:
+                raise ServerFault(f"The server sent another part of {self.path} than it was asked for.", status=206)
+            start, size = have, int(told[2])
+        else:
+            size = int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else -1
+        self._keep_tag(answer.headers.get("ETag", ""))
+        # The server chose the names around here: no link is followed.
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(self.part, flags, 0o666), "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            with suppress(httpx.TransportError):
+                for block in answer.iter_raw(BLOCK):
+                    file.write(block)
+                    if self.progress:
+                        self.progress(self.path, file.tell(), size)
+                return size in (-1, file.tell())
+        return False
+
+    def _keep_tag(self, tag: str) -> None:
+        """A weak tag does not promise the same bytes: then a cut download begins anew."""
+        if tag and not tag.startswith("W/"):
+            self.tag.write_text(tag)
         else:
             self.tag.unlink(missing_ok=True)
-        with self.transport.stream(
-            "GET", f"jobs/{self.job}/files/content", params={"path": self.path}, headers=headers
-        ) as answer:
-            start, size = _told(answer)
-            if start != have:
-                start = have if start is None else start
-                if start:
-                    raise BadFiles(f"The server sent another part of {self.path} than it was asked for.")
-            self._keep_tag(answer.headers.get("ETag", ""))
-            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            with os.fdopen(os.open(self.part, flags, 0o666), "wb") as file:
-                file.truncate(start)
-                file.seek(start)
-                return self._copy(answer, file, start, size)
-
-    def _copy(self, answer: httpx.Response, file: object, start: int, size: int | None) -> bool:
-        raise NotImplementedError

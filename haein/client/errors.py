@@ -14,7 +14,7 @@ class BadFiles(HaeinError):
 
 
 class Refused(HaeinError):
-    """The server answered, and it was no. `status` is HTTP's, `code` the server's word for the reason ("" without one)."""
+    """The server answered, and it was no. `status` is HTTP's, `code` the server's word for it ("" without one)."""
 
     def __init__(self, sentence: str, *, status: int = 0, code: str = "") -> None:
         super().__init__(sentence)

@@ -63,12 +63,17 @@ def _shown(node: yaml.Node) -> str:
     if node.tag == NULL_TAG:
         return "empty"
     text = node.value if len(node.value) <= 60 else f"{node.value[:60]}..."
-    return text if node.tag in _NUMERIC and node.style is None else f'"{text}"'
+    return text if node.tag in _NUMERIC and _plain(node) else f'"{text}"'
 
 
 def text_of(node: yaml.Node) -> str | None:
     """The characters as they were written; None for a list, a group and nothing at all."""
     return str(node.value) if isinstance(node, yaml.ScalarNode) and node.tag != NULL_TAG else None
+
+
+def _plain(node: yaml.Node) -> bool:
+    """Whether it is written without quotes."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None
 
 
 def _text(least_words: str, pattern: str, otherwise: str) -> Read:
@@ -90,7 +95,7 @@ def _text(least_words: str, pattern: str, otherwise: str) -> Read:
 def _whole(least: int, most: int, example: str) -> Read:
     def read(node: yaml.Node, path: str, note: Note) -> int | None:
         text = text_of(node)
-        if text is None or node.style is not None or not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        if text is None or not _plain(node) or not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
             note(node, path, f"is {_shown(node)}: write a whole number, for example {example}")
         elif not least <= int(text) <= most:
             note(node, path, f"is {text}: from {least} to {most} is possible")
@@ -103,7 +108,7 @@ def _whole(least: int, most: int, example: str) -> Read:
 
 def _cores(node: yaml.Node, path: str, note: Note) -> float | None:
     text = text_of(node)
-    if text is None or node.style is not None or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3}0*)?", text):
+    if text is None or not _plain(node) or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3}0*)?", text):
         note(node, path, f"is {_shown(node)}: write a number of cores, for example cpus: 0.5")
     elif not Decimal("0.1") <= Decimal(text) <= 1024:
         note(node, path, f"is {text}: from 0.1 to 1024 cores are possible")
@@ -117,7 +122,7 @@ def _share(node: yaml.Node, path: str, note: Note) -> int | None:
     if text is not None and re.fullmatch(SHARE_PATTERN, text):
         return int(Decimal(text.rstrip("% ")) * 10)
     fix = "write a percentage from 0.1% to 100%, for example share: 50%"
-    if text is not None and node.style is None and re.fullmatch(r"0?\.[0-9]{1,3}|1(\.0*)?", text):
+    if text is not None and _plain(node) and re.fullmatch(r"0?\.[0-9]{1,3}|1(\.0*)?", text):
         fix = f"write it as a percentage: share: {(Decimal(text) * 100).normalize():f}%"
     note(node, path, f"is {_shown(node)}: {fix}")
     return None
@@ -138,7 +143,7 @@ def _memory(node: yaml.Node, path: str, note: Note) -> int | None:
 
 def _span(node: yaml.Node, path: str, note: Note) -> int | None:
     text = text_of(node)
-    if text is not None and node.style is None and re.fullmatch(r"[0-9]{1,9}", text):
+    if text is not None and _plain(node) and re.fullmatch(r"[0-9]{1,9}", text):
         seconds = int(text) * 60
     elif text is not None and re.fullmatch(SPAN_PATTERN, text):
         parts = re.findall(r"([0-9.]+)\s*(d|h|min|m|s)", text)

@@ -51,12 +51,9 @@ def records(
     transport: Transport, job: str, *, attempt: int | None, follow: bool, tail: int | None
 ) -> Iterator[dict[str, Any]]:
     """The API's records that hold lines. `tail` is a number of lines; `follow` goes on to the attempts that follow."""
-    if follow:
-        current = attempt or _first_attempt(transport, job)
-        if current is None:
-            return
-    else:
-        current = attempt
+    current = attempt or (_next_attempt(transport, job, 0, newest=True) if follow else None)
+    if follow and current is None:
+        return
     offset = 0
     if tail is not None:
         last, offset = _tail(transport, job, current, tail)
@@ -103,7 +100,7 @@ def _followed(transport: Transport, job: str, attempt: int, offset: int) -> Iter
             if record is None:
                 break
             poll = Poll()
-            offset = int(record["next"])
+            offset = max(offset, int(record["next"]))  # a heartbeat before the first look may say less
             if record["lines"] or record.get("skipped"):
                 yield record
         # A stream may end because the server goes down in good order; only the attempt's own end is one.
@@ -163,20 +160,16 @@ def _tail(transport: Transport, job: str, attempt: int | None, count: int) -> tu
     return list(last), int(found[-1]["next"]) if found else 0
 
 
-def _job(transport: Transport, job: str) -> Job:
+def look(transport: Transport, job: str) -> Job:
+    """The job, with the patience of somebody who waits for it."""
     return answers.read(Job, transport.json("GET", f"jobs/{job}", patience=PATIENCE_S))
-
-
-def _first_attempt(transport: Transport, job: str) -> int | None:
-    """The newest attempt, or the first one once there is one; None when the job ended without."""
-    return _next_attempt(transport, job, 0, newest=True)
 
 
 def _next_attempt(transport: Transport, job: str, after: int, *, newest: bool = False) -> int | None:
     """The attempt that follows, or the newest; None when the job has ended and there is none."""
     poll = Poll()
     while True:
-        seen = _job(transport, job)
+        seen = look(transport, job)
         if seen.attempts > after:
             return seen.attempts if newest else after + 1
         if not seen.is_open:

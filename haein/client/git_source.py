@@ -132,6 +132,6 @@ def _unpacked(tar: Path, source: GitSource) -> Iterator[Member]:
             except KeyError:
                 target = None
             content = archive.extractfile(target) if target is not None and target.isreg() else None
-            if content is None:
+            if content is None or target is None:
                 raise BadFiles(f"{member.name} is a link that leads to no file of the commit, and can't be sent.")
             yield Member(member.name, content, target.size, bool(target.mode & 0o100))

@@ -100,7 +100,8 @@ def _bracket(pattern: str, start: int) -> tuple[str, int] | None:
     at = start + 1
     negated = pattern[at : at + 1] in ("!", "^") and at < len(pattern)
     at += negated
-    first, inside = at, []
+    first = at
+    inside: list[str] = []
     while at < len(pattern):
         if pattern[at] == "]" and at > first:
             body = "".join(inside)

@@ -178,7 +178,9 @@ class _Reading:
 def from_option(attribute: str, text: str) -> Any:
     """A command line option's value in JobSpec's unit. Raises ValueError with a sentence."""
     known = fields.BY_ATTRIBUTE[attribute]
-    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))
+    tag = yaml.SafeLoader("").resolve(  # type: ignore[no-untyped-call]
+        yaml.ScalarNode, text, (True, False)
+    )
     faults: list[str] = []
     value = known.read(yaml.ScalarNode(tag, text), "", lambda _node, _path, sentence: faults.append(sentence))
     if faults:

@@ -1,4 +1,4 @@
-"""The job file as a JSON Schema for editors; docs/job.schema.json is `haein schema`, and a test holds the two together."""
+"""The job file as a JSON Schema for editors; docs/job.schema.json is a copy, and a test holds the two together."""
 
 from __future__ import annotations
 

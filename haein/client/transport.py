@@ -70,9 +70,8 @@ class Transport:
             try:
                 answer = self._http.send(request, stream=True)
             except httpx.TransportError as fault:
-                if isinstance(fault, _NOT_SENT) or safe:
-                    if tries.again(None, f"{self.url} does not answer"):
-                        continue
+                if (safe or isinstance(fault, _NOT_SENT)) and tries.again(None, f"{self.url} does not answer"):
+                    continue
                 raise self._away(fault) from fault
             try:
                 asked_too_often = answer.status_code == 429
@@ -126,7 +125,8 @@ class Transport:
         status = answer.status_code
         if answer.is_redirect:
             return errors.ServerFault(
-                f"{self.url} sends on to {answer.headers.get('Location', '')}: give that address instead.", status=status
+                f"{self.url} sends on to {answer.headers.get('Location', '')}: give that address instead.",
+                status=status,
             )
         if status in _AWAY:
             return errors.ServerAway(f"What stands before {self.url} says that it is away (status {status}).")
