@@ -151,7 +151,7 @@ class Client:
         return answers.read(Job, self.transport.json("POST", f"jobs/{job}/retry"))
 
     def wait(self, job: str, *, timeout: float | None = None) -> Job:
-        """The job once it has ended, looked at at least every two seconds. Raises TimeoutError after `timeout` seconds."""
+        """The job once it has ended, asked for every two seconds or sooner. Raises TimeoutError after `timeout` s."""
         deadline = None if timeout is None else time.monotonic() + timeout
         poll = following.Poll()
         while (seen := following.look(self.transport, job)).is_open:

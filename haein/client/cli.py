@@ -85,7 +85,8 @@ class WithCommand(TyperCommand):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Submit jobs to a Haein, watch them, and bring back what they made.",
 )  # fmt: skip
 
