@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
@@ -352,7 +353,10 @@ def _spec(
         # One word alone may be a whole line for the shell; several are one program and its arguments.
         given["command"] = command[0] if len(command) == 1 else shlex.join(command)
     if read:
-        return read.spec(**given), read.files, read
+        spec = read.spec(**given)
+        # What an option says is not the file's fault.
+        own = replace(read, lines={name: line for name, line in read.lines.items() if name not in given})
+        return spec, read.files, own
     return JobSpec(**{"name": plain_name(given["command"]), **given}), None, None
 
 

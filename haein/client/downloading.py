@@ -145,7 +145,7 @@ class _Download:
             file.truncate(start)
             file.seek(start)
             with suppress(httpx.TransportError):
-                for block in answer.iter_raw(BLOCK):
+                for block in answer.iter_bytes(BLOCK):
                     file.write(block)
                     if self.progress:
                         self.progress(self.path, file.tell(), size)
