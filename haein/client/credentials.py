@@ -56,7 +56,7 @@ def find(url: str | None = None) -> Credentials:
 
 def normal(url: str) -> str:
     """The address as it is stored: with its scheme, without a slash at the end. Raises HaeinError."""
-    text = url.strip().rstrip("/")
+    text = url.strip()
     if "://" not in text:
         host = text.partition("/")[0].rpartition(":")[0] or text.partition("/")[0]
         text = f"{'http' if host in ('localhost', '127.0.0.1', '[::1]') else 'https'}://{text}"
@@ -67,7 +67,7 @@ def normal(url: str) -> str:
         good = False
     if not good:
         raise HaeinError(f"{url!r} is no address of a server: write one such as https://haein.example.com")
-    return text
+    return text.rstrip("/")
 
 
 def store(found: Credentials) -> None:

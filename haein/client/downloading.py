@@ -17,7 +17,6 @@ from haein.client.answers import File
 from haein.client.errors import BadFiles, Refused, ServerAway, ServerFault
 from haein.client.transport import Transport
 
-BLOCK = 256 * 1024
 MOST_FILES = 100_000
 DEEPEST = 64
 Progress = Callable[[str, int, int], None]  # a file's path, its bytes so far, its size
@@ -145,7 +144,8 @@ class _Download:
             file.truncate(start)
             file.seek(start)
             with suppress(httpx.TransportError):
-                for block in answer.iter_bytes(BLOCK):
+                # Blocks as they come: collected to a size, what had come before a cut would be lost.
+                for block in answer.iter_bytes():
                     file.write(block)
                     if self.progress:
                         self.progress(self.path, file.tell(), size)

@@ -1,4 +1,4 @@
-"""A server that answers what a real one has answered, or what a test has it answer: the standard library's, on a free port."""
+"""A server that answers what a real one has answered, or what a test has it answer, on a free port."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Answer:
 def told(value: Any, status: int = 200, **headers: str) -> Answer:
     """An answer in JSON; an underscore in a header's name stands for a dash."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **named})
+    return Answer(status, json.dumps(value).encode() + b"\n", {"Content-Type": "application/json", **named})
 
 
 def problem(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None, **headers: str) -> Answer:

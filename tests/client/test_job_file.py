@@ -135,7 +135,7 @@ def test_all_faults_come_at_once_from_the_top_down(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: [", "train.yaml:2: is not YAML"),
+        ("a: [", "train.yaml:1: is not YAML"),
         ("a: b: c", "train.yaml:1: is not YAML"),
         ("", "write the job's fields"),
         ("- a", "write the job's fields"),

@@ -19,7 +19,7 @@ import httpx
 from haein.client import Client, HaeinError, JobSpec
 from haein.client.version import version
 from tests.e2e.conftest import setup_link
-from tests.house import House, made
+from tests.house import House, made, until
 from tests.rows import Rows
 from tests.tokens import token_of
 from tests.visitor import Visitor
@@ -76,8 +76,9 @@ def record(house: House, folder: Path) -> None:
     ((email,),) = Rows(house.var).ask("SELECT email FROM tenants_user")
     recorder = Recorder(folder)
     with Client(url, token_of(house, email)) as haein:
-        good = haein.submit(replace(SMALL, command="mkdir out; echo hello | tee out/model.txt", tags=["example"]))
+        good = haein.submit(replace(SMALL, command="mkdir out; echo hello | tee out/model.txt; sleep 2", tags=["example"]))
         haein.wait(good.id)
+        until(lambda: haein.cost(good.id).lines and haein.prices(), "it is metered")
         recorder.watch(haein)
         calls: list[Callable[[], Any]] = [
             haein.me, haein.environments, haein.nodes, haein.prices,
