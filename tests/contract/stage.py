@@ -116,8 +116,8 @@ class LocalStage(Stage):
 
     def close(self) -> None:
         super().close()
-        # The runner tidies up after its last record.
-        until(lambda: not any((self.var / "scratch").glob("*")) or not self.launched)
+        # The runner tidies up after its last record; what was killed before it could is tidied up by forget().
+        until(lambda: self.backend.forget(self.launched) or not any((self.var / "scratch").glob("*")))
         shutil.rmtree(self.var)
 
 
