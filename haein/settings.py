@@ -237,6 +237,10 @@ HAEIN_EMULATED_DEVICES = env.number("HAEIN_EMULATED_DEVICES", 8, least=1)
 HAEIN_EMULATED_MODEL = env.text("HAEIN_EMULATED_MODEL", "B200")
 HAEIN_EMULATED_MEMORY_MB = env.number("HAEIN_EMULATED_MEMORY_MB", 183_359, least=1)
 HAEIN_SERVICE_GID = env.number("HAEIN_SERVICE_GID", 0) or None
+# Locks that are not put on jobs though the kernel has them (haein/cluster/backends/local/locks.py).
+HAEIN_LOCKS_OFF = frozenset(env.words("HAEIN_LOCKS_OFF"))
+if unknown := HAEIN_LOCKS_OFF - {"namespaces", "landlock"}:
+    raise Misconfigured(f"HAEIN_LOCKS_OFF names {sorted(unknown)}: namespaces and landlock are what can be left off")
 HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
 HAEIN_LOG_MB = env.number("HAEIN_LOG_MB", 128, least=32)
 HAEIN_CURRENCY = env.text("HAEIN_CURRENCY", "USD")
