@@ -38,7 +38,8 @@ def readable(environment: Path, hidden: tuple[Path, ...]) -> list[str]:
 def shown(environment: Path, hidden: tuple[Path, ...]) -> tuple[list[str], list[str]]:
     """For a mount namespace: what is shown of the machine, to be covered where it is hidden; and what of the job's
     Python lies where it is hidden, to be shown on top of that."""
-    paths = sorted({str(environment), os.path.realpath(environment), *_interpreter(environment)})
+    named = [str(environment), *_interpreter(environment)]
+    paths = sorted({*named, *map(os.path.realpath, named)})
     within = [path for path in paths if _is_in(path, hidden) or _is_in(os.path.realpath(path), hidden)]
     beside = [path for path in paths if path not in within and not _is_in(path, SYSTEM)]
     return machine() + beside, within

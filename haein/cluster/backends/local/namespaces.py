@@ -67,7 +67,9 @@ def build(order: Order, ordinary: tuple[int, int] | None) -> None:
         _bind(real[path], path, read_only=True)
     for path in writable:
         _bind(real[path], path)
-    _bind(real[order.scratch], TEMPORARY)
+    # A data folder that lies in /tmp itself would be covered: there the job has TMPDIR alone.
+    if not os.path.lexists(TEMPORARY):
+        _bind(real[order.scratch], TEMPORARY)
     _furnish([path for path in order.device if path not in (TERMINALS, PTMX)], real, order.memory_mb)
     call(libc.umount2, OLD.encode(), MNT_DETACH)
     os.rmdir(OLD)
