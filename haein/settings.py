@@ -166,6 +166,7 @@ CELERY_TIMEZONE = "UTC"
 # A tick that could not run in time is worthless: the next one finds the same work.
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
+    "abandoned": {"task": "jobs.remove_abandoned_uploads", "schedule": 3600.0, "options": {"expires": 3600}},
     "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},
 }
 
@@ -228,6 +229,7 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
 HAEIN_UPLOAD_BYTES = env.number("HAEIN_UPLOAD_MB", 512, least=1) << 20
+HAEIN_TEAM_UPLOADS_BYTES = env.number("HAEIN_TEAM_UPLOADS_GB", 50, least=1) << 30
 FILE_UPLOAD_TEMP_DIR = HAEIN_VAR / "uploads"
 FILE_UPLOAD_PERMISSIONS = 0o640
 
