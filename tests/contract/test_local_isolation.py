@@ -220,3 +220,24 @@ def test_a_python_that_lies_where_it_is_hidden_is_shown_alone() -> None:
     finally:
         stage.close()
         shutil.rmtree(var)
+
+
+# A user namespace has limits of its own: in this one nobody can make another, as on a system that forbids it.
+FORBIDDING = ["unshare", "--user", "--map-user=1000", "--keep-caps", "sh", "-c"]
+LOOK = """
+from haein.cluster.backends.local import locks
+found = locks.found(users=False)
+print(found.namespaces, found.obstacle, found.isolation().separates_tenants, found.isolation().sentence, sep="|")
+"""
+
+
+@needs_namespaces
+def test_where_the_system_forbids_namespaces_it_says_which_switch_does() -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" -c "$1"'
+    seen = subprocess.run(
+        [*FORBIDDING, forbid, sys.executable, LOOK], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert seen.returncode == 0, seen.stderr
+    namespaces, obstacle, separates, sentence = seen.stdout.strip().split("|")
+    assert (namespaces, obstacle, separates) == ("False", "No space left on device", "False")
+    assert sentence.endswith("or allow user namespaces: sudo sysctl -w user.max_user_namespaces=15000.")

@@ -16,7 +16,8 @@ from haein.tenants.models import Organization, Team, User
 from tests.cast import PASSWORD, Person, person, together
 
 FORM = {"name": "Dana", "organization": "Delta", "email": "dana@delta.example", "password1": PASSWORD}
-ALONE = Locks(users=False, namespaces=False, landlock=7, obstacle="Operation not permitted").isolation()
+REFUSED = {"obstacle": "Operation not permitted", "remedy": "sudo sysctl"}
+ALONE = Locks(users=False, namespaces=False, landlock=7, **REFUSED).isolation()
 
 WIRED = list(services._gates)  # before the cast takes them away for every other story
 
@@ -52,7 +53,7 @@ def test_a_second_is_refused_with_the_way_out_and_nothing_is_made(alice: Person,
     answer = client.post("/accounts/signup/", FORM)
     (said,) = answer.context["form"].errors["organization"]
     assert "room for one organization" in said
-    assert "Run Haein as root, or allow user namespaces" in said
+    assert "run Haein as root, or allow user namespaces: sudo sysctl." in said
     assert (User.objects.count(), Organization.objects.count(), Team.objects.count()) == (1, 1, 1)
 
 
@@ -64,7 +65,7 @@ def test_the_door_itself_refuses_it(alice: Person, answers: Any) -> None:
 
 
 def test_where_they_are_kept_apart_there_is_room(alice: Person, answers: Any, client: Client) -> None:
-    answers(Locks(users=True, namespaces=False, landlock=0, obstacle="Operation not permitted").isolation())
+    answers(Locks(users=True, namespaces=False, landlock=0, **REFUSED).isolation())
     assert client.post("/accounts/signup/", FORM).status_code == 302
     assert Organization.objects.count() == 2
 

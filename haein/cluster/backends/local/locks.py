@@ -25,13 +25,14 @@ SWITCHES = (
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """`users`: each job has a user of its own. `namespaces`: of mounts, processes and IPC; `obstacle` says what the
-    kernel answered where there are none. `landlock`: the ABI in force, 0 for none."""
+    """`users`: each job has a user of its own. `namespaces`: of mounts, processes and IPC; where there are none,
+    `obstacle` says what the kernel answered and `remedy` what would allow them. `landlock`: its ABI, 0 for none."""
 
     users: bool
     namespaces: bool
     landlock: int
     obstacle: str = ""
+    remedy: str = ""
 
     def isolation(self) -> Isolation:
         names = [name for name, held in self._by_name().items() if held]
@@ -41,7 +42,7 @@ class Locks:
         return Isolation(
             False,
             f"Jobs share one user here and have no namespaces of their own ({self.obstacle}).{alone} "
-            f"Run Haein as root, or allow user namespaces: {remedy()}.",
+            f"For more than one, run Haein as root, or allow user namespaces: {self.remedy}.",
         )
 
     def _by_name(self) -> dict[str, int]:
@@ -55,8 +56,11 @@ class Locks:
 def found(*, users: bool, off: frozenset[str] = frozenset()) -> Locks:
     """Which locks this process can put on a job. `users` is whether jobs have users of their own; `off` names locks
     that are to be left off, of MAY_BE_LEFT_OFF."""
-    obstacle = "they are switched off" if NAMESPACES in off else _obstacle()
-    return Locks(users, not obstacle, 0 if LANDLOCK in off else landlock.abi(), obstacle)
+    abi = 0 if LANDLOCK in off else landlock.abi()
+    if NAMESPACES in off:
+        return Locks(users, False, abi, "they are switched off", "take them out of HAEIN_LOCKS_OFF")
+    obstacle = _obstacle()
+    return Locks(users, not obstacle, abi, obstacle, remedy() if obstacle else "")
 
 
 @cache

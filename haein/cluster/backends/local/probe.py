@@ -28,7 +28,7 @@ def _tried(folder: str) -> int:
             return os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
         namespaces.build(order, ordinary)
     except (OSError, AttributeError) as problem:  # the latter where the C library does not know pivot_root
-        os.write(1, str(problem).encode(errors="replace"))
+        os.write(1, (getattr(problem, "strerror", None) or str(problem)).encode(errors="replace"))
         return 1
     return 0
 
