@@ -42,7 +42,8 @@ def shown(environment: Path, hidden: tuple[Path, ...]) -> tuple[list[str], list[
     paths = sorted({*named, *map(os.path.realpath, named)})
     within = [path for path in paths if _is_in(path, hidden) or _is_in(os.path.realpath(path), hidden)]
     beside = [path for path in paths if path not in within and not _is_in(path, SYSTEM)]
-    return machine() + beside, within
+    # A Python whose prefix is the checkout itself would bring all of it back: then its jobs fail, and nothing leaks.
+    return machine() + beside, [path for path in within if not any(_is_in(str(each), [path]) for each in hidden)]
 
 
 def machine() -> list[str]:

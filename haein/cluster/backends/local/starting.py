@@ -46,14 +46,15 @@ def become_job(order: Order, *, out: int, err: int, news: int, go: int, fate: in
     # An empty answer means that the runner died before the start was on record: the command must not run.
     if os.read(go, 1) != READY:
         os._exit(126)
-    if order.namespaces:
-        _stay_as_init(go, fate)
     try:
+        if order.namespaces:
+            _stay_as_init(go, fate)
         variables = dict(_split(item) for item in order.variable)
         os.execve(order.shell, [order.shell, "-c", order.command], variables)  # noqa: S606  (it is a shell)
-    except OSError as problem:
+    except BaseException as problem:
         os.write(news, str(problem).encode(errors="replace"))
-    os._exit(126)
+    finally:
+        os._exit(126)  # whatever went wrong: a copy of the runner must not go on as a second one
 
 
 def tell(fate: int, number: int) -> None:
