@@ -98,6 +98,15 @@ class Person:
 
 
 @pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Organizations are as many as a story has, also where this machine could not keep their jobs apart.
+
+    tests/tenants/test_room_for_organizations.py is about that.
+    """
+    monkeypatch.setattr(tenants, "_gates", [])
+
+
+@pytest.fixture(autouse=True)
 def _quick(settings: Any) -> None:  # the fixture of pytest-django
     """A password is hashed in no time and a job that is asked to end has a second for it; nothing else differs.
 
