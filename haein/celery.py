@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "haein.settings")
 
 app = Celery("haein")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["jobs", "billing"])
+app.autodiscover_tasks(["haein.tenants", "jobs", "billing"])
 
 
 def say_what_keeps_jobs_apart(**_: Any) -> None:

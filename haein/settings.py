@@ -168,6 +168,7 @@ CELERY_TIMEZONE = "UTC"
 # A tick that could not run in time is worthless: the next one finds the same work.
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
+    "old keys": {"task": "tenants.forget_old_keys", "schedule": 3600.0, "options": {"expires": 3600}},
     "abandoned": {"task": "jobs.remove_abandoned_uploads", "schedule": 3600.0, "options": {"expires": 3600}},
     "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},
 }
