@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from django.db import transaction
 from django.http import HttpRequest
 from django.urls import path, re_path
 from django.utils.translation import gettext as _
@@ -27,9 +26,6 @@ log = structlog.get_logger(__name__)
 
 def handler(error: Exception, context: Any) -> Response:
     """What the framework calls for every exception of an endpoint."""
-    connection = transaction.get_connection()
-    if connection.in_atomic_block:
-        transaction.set_rollback(True)
     if isinstance(error, DOWN):
         log.warning("the database is away", why=str(error).strip().splitlines()[:1])
         return api.problem("unavailable", _("The database can't be reached. Try again soon."), headers=_SOON)
@@ -53,7 +49,7 @@ class Nothing(APIView):
     permission_classes = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        raise NotFound(_("There is nothing at this address. /api/v1/docs has those that there are."))
+        raise NotFound(_("There is nothing at this address. The page /api/ has those that there are."))
 
 
 # What each kind of request may be told besides its own answer.
@@ -103,6 +99,9 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail", "code"],
 }
 
+# The document itself tells nobody anything of anybody.
+_OPEN: Any = {"authentication_classes": [], "permission_classes": []}
+
 urlpatterns = [
     path("me", tenants.MeView.as_view(), name="api_me"),
     path("token", tenants.TokenView.as_view(), name="api_token"),
@@ -124,6 +123,6 @@ urlpatterns = [
     path("usage/summary", billing.SummaryView.as_view(), name="api_usage_summary"),
     path("prices", billing.PricesView.as_view(), name="api_prices"),
     path("nodes", place.NodesView.as_view(), name="api_nodes"),
-    path("schema", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="api_schema"),
+    path("schema", SpectacularAPIView.as_view(**_OPEN), name="api_schema"),
     re_path("", Nothing.as_view(), name="api_nothing"),
 ]

@@ -75,7 +75,6 @@ INSTALLED_APPS = [
     "django_htmx",
     "rest_framework",
     "drf_spectacular",
-    "drf_spectacular_sidecar",
 ]
 
 MIDDLEWARE = [
@@ -169,6 +168,8 @@ CELERY_TIMEZONE = "UTC"
 # A tick that could not run in time is worthless: the next one finds the same work.
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
+    "old keys": {"task": "tenants.forget_old_keys", "schedule": 3600.0, "options": {"expires": 3600}},
+    "abandoned": {"task": "jobs.remove_abandoned_uploads", "schedule": 3600.0, "options": {"expires": 3600}},
     "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},
 }
 
@@ -242,8 +243,6 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": ["haein.api.with_problems"],
     "COMPONENT_SPLIT_REQUEST": True,
 }
@@ -263,6 +262,7 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
 HAEIN_UPLOAD_BYTES = env.number("HAEIN_UPLOAD_MB", 512, least=1) << 20
+HAEIN_TEAM_UPLOADS_BYTES = env.number("HAEIN_TEAM_UPLOADS_GB", 50, least=1) << 30
 FILE_UPLOAD_TEMP_DIR = HAEIN_VAR / "uploads"
 FILE_UPLOAD_PERMISSIONS = 0o640
 
@@ -272,6 +272,10 @@ HAEIN_EMULATED_DEVICES = env.number("HAEIN_EMULATED_DEVICES", 8, least=1)
 HAEIN_EMULATED_MODEL = env.text("HAEIN_EMULATED_MODEL", "B200")
 HAEIN_EMULATED_MEMORY_MB = env.number("HAEIN_EMULATED_MEMORY_MB", 183_359, least=1)
 HAEIN_SERVICE_GID = env.number("HAEIN_SERVICE_GID", 0) or None
+# Locks that are not put on jobs though the kernel has them (haein/cluster/backends/local/locks.py).
+HAEIN_LOCKS_OFF = frozenset(env.words("HAEIN_LOCKS_OFF"))
+if unknown := HAEIN_LOCKS_OFF - {"namespaces", "landlock"}:
+    raise Misconfigured(f"HAEIN_LOCKS_OFF names {sorted(unknown)}: namespaces and landlock are what can be left off")
 HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
 HAEIN_LOG_MB = env.number("HAEIN_LOG_MB", 128, least=32)
 HAEIN_CURRENCY = env.text("HAEIN_CURRENCY", "USD")

@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, scheduling
+from jobs import lifecycle, pulse, scheduling, uploads
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,11 @@ def reconcile() -> None:
         pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
     finally:
         _reconciling.release()
+
+
+@shared_task(name="jobs.remove_abandoned_uploads")
+def remove_abandoned_uploads() -> None:
+    uploads.remove_abandoned(now=clock.now())
 
 
 def _inventory() -> None:

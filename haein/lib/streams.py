@@ -19,7 +19,7 @@ def response(
     request: HttpRequest, pieces: Iterator[bytes], *, name: str, content_type: str, size: int | None = None
 ) -> StreamingHttpResponse:
     """A download called `name`. Under ASGI Django would first collect a synchronous iterator whole."""
-    body = awaited(pieces) if isinstance(request, ASGIRequest) else pieces
+    body = Awaited(pieces) if isinstance(request, ASGIRequest) else pieces
     answer = StreamingHttpResponse(body, content_type=content_type)
     answer["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name)
     if size is not None:
@@ -27,13 +27,23 @@ def response(
     return answer
 
 
-def of_file(source: BinaryIO, most: int | None = None) -> Iterator[bytes]:
-    """The file from where it stands, `most` bytes of it; closes it."""
-    with source:
-        while piece := source.read(PIECE if most is None else min(PIECE, most)):
-            yield piece
-            if most is not None:
-                most -= len(piece)
+class Pieces(Iterator[bytes]):
+    """A file from where it stands, `most` bytes of it; closed with the response, whether it was read or not."""
+
+    def __init__(self, source: BinaryIO, most: int) -> None:
+        self._source = source
+        self._left = most
+
+    def __next__(self) -> bytes:
+        piece = self._source.read(min(PIECE, self._left))
+        if not piece:
+            self.close()
+            raise StopIteration
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def download(request: HttpRequest, source: BinaryIO, name: str, *, size: int, tag: str) -> StreamingHttpResponse:
@@ -53,7 +63,7 @@ def download(request: HttpRequest, source: BinaryIO, name: str, *, size: int, ta
     start, length = part or (0, size)
     source.seek(start)
     kind = "application/octet-stream"
-    answer = response(request, of_file(source, length), name=name, content_type=kind, size=length)
+    answer = response(request, Pieces(source, length), name=name, content_type=kind, size=length)
     if part:
         answer.status_code = 206
         answer["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
@@ -87,10 +97,20 @@ def _range(header: str, size: int) -> tuple[int, int] | None:
     return start, end - start
 
 
-async def awaited(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+class Awaited(AsyncIterator[bytes]):
     """The same pieces, each made in a thread."""
-    while piece := await sync_to_async(_following)(pieces):
-        yield piece
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __anext__(self) -> bytes:
+        if piece := await sync_to_async(_following)(self._pieces):
+            return piece
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        if close := getattr(self._pieces, "close", None):
+            close()
 
 
 def _following(pieces: Iterator[bytes]) -> bytes:

@@ -55,7 +55,7 @@ def of(user: User) -> Scope | None:
         return None
     pk, name, created_at, _role, *theirs, owner = rows[0]
     organization = Organization.from_db(None, ["id", "name", "standing", "created_at"], theirs)
-    team = Team.from_db(None, ["id", "name", "created_at", "organization_id"], [pk, name, created_at, organization.pk])
+    team = Team.from_db(None, ["id", "organization_id", "name", "created_at"], [pk, organization.pk, name, created_at])
     team.organization = organization
     return Scope(
         user=user,

@@ -110,7 +110,7 @@ class LogView(Door):
             assert attempt is not None
             pieces = _kept(attempt, begin, written)
             if isinstance(request._request, ASGIRequest):
-                pieces = streams.awaited(pieces)
+                pieces = streams.Awaited(pieces)
         answer = StreamingHttpResponse(pieces, content_type=NDJSON if ndjson else f"{TEXT}; charset=utf-8")
         answer["Cache-Control"] = "no-store"
         answer["X-Accel-Buffering"] = "no"  # a proxy that collects lines would make them late

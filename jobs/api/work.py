@@ -186,7 +186,10 @@ class UploadsView(Door):
         name = api.asked(request, UploadQuery)["name"]
         scope = self.reach
         services.may_submit(scope)
-        size = int(request.META.get("CONTENT_LENGTH") or 0)
+        length = request.META.get("CONTENT_LENGTH", "")
+        if not length.isdecimal():
+            raise Invalid({"Content-Length": _("Say how many bytes the file has.")})
+        size = int(length)
         return once(request, {"size": size}, lambda: self._kept(request, name, size))
 
     def _kept(self, request: Request, name: str, size: int) -> Response:

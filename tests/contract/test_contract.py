@@ -147,4 +147,6 @@ def test_an_upload_is_in_the_jobs_folder(stage: Stage, tmp_path) -> None:  # typ
     file, fact = stage.backend.open_file(launch.job_id, PurePosixPath("train.py"))
     with file:
         assert (file.read(), fact.size) == (b"print(1)\n", 9)
+        file.seek(6)  # a download that broke off goes on from where it was
+        assert file.read() == b"1)\n"
     assert isinstance(file, io.IOBase)

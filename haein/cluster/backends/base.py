@@ -103,6 +103,19 @@ class Launch:
     upload_name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How the jobs of one organization are kept from those of another.
+
+    `separates_tenants` is False where a job could reach another organization's files or processes: then there may be
+    only one organization. `sentence` says, in English, by what they are kept apart, or else what is missing and what
+    to do about it.
+    """
+
+    separates_tenants: bool
+    sentence: str
+
+
 class Phase(enum.Enum):
     """How far an attempt has come, as the backend sees it."""
 
@@ -207,6 +220,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def inventory(self) -> Sequence[NodeFact]:
         """Every node with its devices, as they are now."""
+
+    @abc.abstractmethod
+    def isolation(self) -> Isolation:
+        """How jobs are kept apart, as far as this process can tell: cheap enough to be asked before every sign-up."""
 
     @abc.abstractmethod
     def launch(self, launch: Launch) -> None:
