@@ -44,15 +44,20 @@ def test_a_link_within_is_sent_as_what_it_leads_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "sentence"),
-    [("/etc/passwd", "link leads out"), ("../../..", "out of the folder"), ("nowhere", "leads nowhere"), ("folder", "to a folder"),
-     ("link", "leads nowhere")],
-)  # fmt: skip
+    [
+        ("/etc/passwd", "leads out of the folder, to /etc/passwd"),
+        ("../../..", "leads out of the folder"),
+        ("nowhere", "leads nowhere"),
+        ("link", "leads nowhere"),
+        ("folder", "to a folder"),
+    ],
+)
 def test_a_link_that_cannot_be_sent_is_named(tmp_path: Path, target: str, sentence: str) -> None:
     top = tmp_path / "top"
     (top / "folder").mkdir(parents=True)
     (top / "folder/x").write_text("x")
     (top / "link").symlink_to(target)
-    with pytest.raises(BadFiles, match=r"^link is a link"):
+    with pytest.raises(BadFiles, match=f"^link is a link (that )?{sentence}"):
         packed(archive.members(top))
 
 
@@ -71,7 +76,9 @@ def repository(tmp_path: Path) -> Path:
 
     def git(*words: str) -> None:
         subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(work), *words], check=True, capture_output=True
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(work), *words],
+            check=True,
+            capture_output=True,
         )
 
     git("init", "-q")
@@ -119,7 +126,9 @@ def test_what_a_repository_cannot_give_is_said(repository: Path) -> None:
             packed(git_source.members(source))
 
 
-def test_a_repository_may_not_send_git_elsewhere(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_may_not_send_git_elsewhere(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     source = GitSource(str(repository), commit_without_environment(repository), "train")
     assert set(names_and_contents(git_source.members(source))) == {"main.py", "link.py"}

@@ -76,7 +76,8 @@ def test_logout_ends_the_token_and_forgets_it(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("haein.test", "https://haein.test"), ("localhost:8000/", "http://localhost:8000"), (" https://a.test/x/ ", "https://a.test/x")],
+    [("haein.test", "https://haein.test"), ("localhost:8000/", "http://localhost:8000"),
+    (" https://a.test/x/ ", "https://a.test/x")],
 )  # fmt: skip
 def test_an_address_as_people_write_it(typed: str, meant: str) -> None:
     assert credentials.normal(typed) == meant
@@ -166,18 +167,22 @@ def submitted(*jobs: dict[str, object]) -> tuple[list[Asked], object]:
 
 def test_a_job_file_options_and_a_command(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "train.yaml"
-    place.write_text("command: true\nfiles: src\nresources: {gpus: 2, memory: 1GiB}\ntags: [a]\nvariables: {A: 1, B: 2}\n")
+    place.write_text(
+        "command: true\nfiles: src\nresources: {gpus: 2, memory: 1GiB}\ntags: [a]\nvariables: {A: 1, B: 2}\n"
+    )
     (tmp_path / "src").mkdir()
     (tmp_path / "src/x").write_text("x")
     seen, answers = submitted({})
     with serving(answers) as server:  # type: ignore[arg-type]
-        ran = run("submit", str(place), "--gpus", "1", "--share", "50%", "--time-limit", "2h", "--tag", "b", "-e", "B=3",
+        ran = run("submit", str(place), "--gpus", "1", "--share", "50%", "--time-limit", "2h", "--tag", "b",
+        "-e", "B=3",
                   "--", "python", "x.py", "--lr", "a b", url=server.url)  # fmt: skip
     assert ran.code == 0, ran.err
     upload, body = seen[0], seen[1].json
     assert (upload.query, upload.body[:2]) == ({"name": "files.tar.gz"}, b"\x1f\x8b")
     assert body == {
-        "name": "train", "command": "python x.py --lr 'a b'", "environment": "python", "variables": {"A": "1", "B": "3"},
+        "name": "train", "command": "python x.py --lr 'a b'", "environment": "python", "variables": {"A": "1",
+        "B": "3"},
         "gpus": 1, "share": 500, "cpus": 1, "memory_mb": 1024, "time_limit_s": 7200, "retries": 0, "priority": 0,
         "tags": ["b"], "upload": "u", "cloned_from": None,
     }  # fmt: skip
@@ -290,7 +295,8 @@ def test_ps_shows_open_jobs_unless_asked_otherwise(run: Run) -> None:
 
 def command(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "haein.client", *words], capture_output=True, text=True, env={**os.environ, **environ}, timeout=60
+        [sys.executable, "-m", "haein.client", *words], capture_output=True, text=True, env={**os.environ,
+        **environ}, timeout=60
     )  # fmt: skip
 
 
@@ -322,7 +328,10 @@ def test_completion_offers_jobs_and_keeps_quiet_about_trouble() -> None:
 
     def completed(url: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", start], capture_output=True, text=True, env={**os.environ, **asking, "HAEIN_URL": url}
+            [sys.executable, "-c", start],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **asking, "HAEIN_URL": url},
         )
 
     with serving(lambda _: page(job())) as server:

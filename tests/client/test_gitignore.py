@@ -13,12 +13,28 @@ from hypothesis import strategies as st
 
 from haein.client import BadFiles, archive
 
-TREE = ["a", "b.txt", "c.log", "sub/a", "sub/b.txt", "sub/deep/a", "sub/deep/c.log", "other/sub/a", "other/x[1]", " sp ", "#h"]
+TREE = [
+    "a",
+    "b.txt",
+    "c.log",
+    "sub/a",
+    "sub/b.txt",
+    "sub/deep/a",
+    "sub/deep/c.log",
+    "other/sub/a",
+    "other/x[1]",
+    " sp ",
+    "#h",
+]
 PATTERNS = [
-    "a", "*.txt", "*.log", "/a", "sub", "sub/", "/sub/", "sub/*", "sub/**", "**/a", "**/deep/", "other/**/a", "!a", "!sub/a",
-    "!*.txt", "!sub/", "!/sub/deep/a", "*", "!*/", "/*", "[ab]*", "[!a]", "[^b].txt", "x\\[1\\]", "x[[]1]", "a/", "b?txt",
-    "\\#h", "#h", "\\ sp\\ ", " sp ", "a\\", "[", "sub/deep", "deep/a", "**", "/**", "a**", "[[:alpha:]]", "*.l[n-p]g", "",
-    "!", "/", "//", "other/*/a", "[]-]", "***", "sub/***", "**/", "!**/", "**a", "sub/**/", "sub/d**p/a", "[a-]", "[z-a]", "[\\a]",
+    "a", "*.txt", "*.log", "/a", "sub", "sub/", "/sub/", "sub/*", "sub/**", "**/a", "**/deep/", "other/**/a",
+    "!a", "!sub/a",
+    "!*.txt", "!sub/", "!/sub/deep/a", "*", "!*/", "/*", "[ab]*", "[!a]", "[^b].txt", "x\\[1\\]", "x[[]1]",
+    "a/", "b?txt",
+    "\\#h", "#h", "\\ sp\\ ", " sp ", "a\\", "[", "sub/deep", "deep/a", "**", "/**", "a**", "[[:alpha:]]",
+    "*.l[n-p]g", "",
+    "!", "/", "//", "other/*/a", "[]-]", "***", "sub/***", "**/", "!**/", "**a", "sub/**/", "sub/d**p/a",
+    "[a-]", "[z-a]", "[\\a]",
 ]  # fmt: skip
 
 
@@ -26,7 +42,10 @@ def by_git(folder: Path) -> set[str]:
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
     subprocess.run(["git", "init", "-q", str(folder)], check=True, env=environ)
     listed = subprocess.run(
-        ["git", "-C", str(folder), "ls-files", "-coz", "--exclude-standard"], check=True, env=environ, capture_output=True
+        ["git", "-C", str(folder), "ls-files", "-coz", "--exclude-standard"],
+        check=True,
+        env=environ,
+        capture_output=True,
     )
     return {name.decode() for name in listed.stdout.split(b"\0") if name}
 

@@ -97,9 +97,12 @@ def test_a_log_of_a_job_that_never_ran() -> None:
     ended = job(state="cancelled", attempts=0)
     with serving(lambda _: told(ended)) as server, Client(server.url, "t") as haein:
         assert list(haein.logs("1", follow=True)) == []
-    with serving(lambda _: problem(404, "not_found", "No log.")) as server, Client(server.url, "t") as haein:
-        with pytest.raises(NotFound):
-            list(haein.logs("1"))
+    with (
+        serving(lambda _: problem(404, "not_found", "No log.")) as other,
+        Client(other.url, "t") as haein,
+        pytest.raises(NotFound),
+    ):
+        list(haein.logs("1"))
 
 
 def test_a_part_that_was_not_kept_is_said() -> None:
@@ -125,7 +128,13 @@ def test_tail_looks_further_back_for_long_lines() -> None:
     def answers(asked: Asked) -> Answer:
         size = int(asked.query["tail"])
         kept = min(20, size // 5000)
-        said: dict[str, Any] = {"attempt": 1, "start": (20 - kept) * 5000, "next": 100_000, "end": 100_000, "skipped": 0}
+        said: dict[str, Any] = {
+            "attempt": 1,
+            "start": (20 - kept) * 5000,
+            "next": 100_000,
+            "end": 100_000,
+            "skipped": 0,
+        }
         return told({**said, "lines": [[1e9, "out", text] for text in long[20 - kept :]]})
 
     with serving(answers) as server, Client(server.url, "t") as haein:

@@ -80,7 +80,10 @@ def test_an_answer_that_was_cut_is_asked_for_again_only_where_that_is_safe() -> 
 
 
 def test_a_cancel_is_not_said_twice_to_a_server_that_is_away() -> None:
-    with serving(lambda _: problem(503, "unavailable", "Soon.", Retry_After="0")) as server, client(server.url) as haein:
+    with (
+        serving(lambda _: problem(503, "unavailable", "Soon.", Retry_After="0")) as server,
+        client(server.url) as haein,
+    ):
         with pytest.raises(ServerAway):
             haein.cancel(job()["id"])
         assert len(server.asked) == 1
@@ -103,9 +106,9 @@ def test_nobody_there_is_a_sentence_after_some_patience() -> None:
         taken.bind(("127.0.0.1", 0))
         said: list[str] = []
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with Client(url, "haein_test", patience=0.1, waiting=said.append) as haein:
-            with pytest.raises(ServerAway, match="does not answer"):
-                haein.me()
+        away = pytest.raises(ServerAway, match="does not answer")
+        with Client(url, "haein_test", patience=0.1, waiting=said.append) as haein, away:
+            haein.me()
         assert len(said) > 1
 
 
@@ -115,7 +118,9 @@ def test_an_upload_is_made_anew_for_every_try(tmp_path: Path) -> None:
     def answers(asked: Asked) -> Answer:
         if asked.path == "uploads" and len(server.asked) == 1:
             return problem(503, "unavailable", "Soon.", Retry_After="0")
-        return told({"id": "u1", "name": "files.tar.gz", "size": 1}, 201) if asked.path == "uploads" else told(job(), 201)
+        return (
+            told({"id": "u1", "name": "files.tar.gz", "size": 1}, 201) if asked.path == "uploads" else told(job(), 201)
+        )
 
     seen: list[tuple[int, int]] = []
     with serving(answers) as server, client(server.url) as haein:
@@ -153,6 +158,6 @@ def test_wait_has_an_end() -> None:
     states = iter(["queued", "running", "succeeded"])
     with serving(lambda _: told(job(state=next(states)))) as server, client(server.url) as haein:
         assert haein.wait("1").state == "succeeded"
-    with serving(lambda _: told(job(state="queued"))) as server, client(server.url) as haein:
-        with pytest.raises(TimeoutError, match=r"is still queued after 0\.1 s"):
-            haein.wait("1", timeout=0.1)
+    late = pytest.raises(TimeoutError, match=r"is still queued after 0\.1 s")
+    with serving(lambda _: told(job(state="queued"))) as server, client(server.url) as haein, late:
+        haein.wait("1", timeout=0.1)

@@ -76,9 +76,11 @@ def record(house: House, folder: Path) -> None:
     ((email,),) = Rows(house.var).ask("SELECT email FROM tenants_user")
     recorder = Recorder(folder)
     with Client(url, token_of(house, email)) as haein:
-        good = haein.submit(replace(SMALL, command="mkdir out; echo hello | tee out/model.txt; sleep 2", tags=["example"]))
+        good = haein.submit(
+            replace(SMALL, command="mkdir out; echo hello | tee out/model.txt; sleep 2", tags=["example"])
+        )
         haein.wait(good.id)
-        until(lambda: haein.cost(good.id).lines and haein.prices(), "it is metered")
+        until(lambda: bool(haein.prices() and list(haein.usage())), "it is metered")
         recorder.watch(haein)
         calls: list[Callable[[], Any]] = [
             haein.me, haein.environments, haein.nodes, haein.prices,
