@@ -155,7 +155,7 @@ class UsageLine(serializers.Serializer[Any]):
     price_per_hour = Money()
     amount = Money()
     currency = serializers.CharField()
-    job = shapes.Named()
+    job = api.Named()
     team = serializers.CharField()
     person = serializers.CharField()
 
@@ -193,7 +193,7 @@ class UsageView(Door):
         return api.Pages().answer(request, self, rows, _line)
 
 
-class _Person(serializers.Serializer[Any]):
+class _Spender(serializers.Serializer[Any]):
     name = serializers.CharField()
     gpu_hours = serializers.CharField()
     amount = Money()
@@ -211,7 +211,7 @@ class Summary(serializers.Serializer[Any]):
     currency = serializers.CharField()
     total = Money()
     running = Money(help_text="of the total, by jobs that still run")
-    people = _Person(many=True)
+    people = _Spender(many=True)
     days = _Day(many=True)
 
 

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.http import Http404
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from drf_spectacular.drainage import set_override
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 from rest_framework import exceptions, negotiation, serializers
@@ -127,7 +128,7 @@ class Schema(AutoSchema):
         return ""
 
     def get_serializer_name(self, serializer: serializers.Serializer[Any], direction: Direction) -> str:
-        return str(super().get_serializer_name(serializer, direction)).removesuffix("Shape")
+        return str(super().get_serializer_name(serializer, direction)).removesuffix("Shape").removeprefix("_")
 
 
 # --- what comes in ------------------------------------------------------------------------------------------------
@@ -147,15 +148,22 @@ class Strict(serializers.Serializer[Any]):
 
 
 class Text(serializers.CharField):
-    """A JSON string and nothing that could be made one; kept as it came."""
+    """A JSON string and nothing that could be made one; kept as it came. `pattern` is for the document alone."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, pattern: str = "", **options: Any) -> None:
         super().__init__(**{"trim_whitespace": False, "allow_blank": True, **options})
+        if pattern:
+            set_override(self, "field", {"type": "string", "pattern": pattern, **_lengths(options)})
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             raise serializers.ValidationError(_("Give a text."))
         return super().to_internal_value(data)
+
+
+def _lengths(options: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"min_length": "minLength", "max_length": "maxLength", "default": "default", "help_text": "description"}
+    return {name: options[key] for key, name in names.items() if key in options}
 
 
 class Whole(serializers.IntegerField):
@@ -217,6 +225,13 @@ class Raw(BaseParser):
 
 
 # --- what goes out ------------------------------------------------------------------------------------------------
+
+
+class Named(serializers.Serializer[Any]):
+    """Something by its id and its name."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
 
 
 class OneKind(negotiation.BaseContentNegotiation):

@@ -163,11 +163,6 @@ def forget_old_keys() -> int:
     return IdempotencyKey.objects.filter(created_at__lt=clock.now() - KEYS_LIVE).delete()[0]
 
 
-class _Named(serializers.Serializer[Any]):
-    id = serializers.UUIDField()
-    name = serializers.CharField()
-
-
 class _Person(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     email = serializers.EmailField()
@@ -175,11 +170,11 @@ class _Person(serializers.Serializer[Any]):
     is_operator = serializers.BooleanField()
 
 
-class _MyTeam(_Named):
+class _MyTeam(api.Named):
     writable = serializers.BooleanField(help_text="whether you may submit and change work of this team")
 
 
-class _MyToken(_Named):
+class _MyToken(api.Named):
     expires_at = serializers.DateTimeField(allow_null=True)
 
 
@@ -191,8 +186,8 @@ class Me(serializers.Serializer[Any]):
     """Who asks, and what they may."""
 
     user = _Person()
-    organization = _Named()
-    team = _Named(help_text="the team that new work goes to")
+    organization = api.Named()
+    team = api.Named(help_text="the team that new work goes to")
     teams = _MyTeam(many=True)
     scopes = serializers.ListField(child=serializers.ChoiceField(Token.Scope.choices))
     token = _MyToken(allow_null=True)

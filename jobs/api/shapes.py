@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.urls import reverse
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer, inline_serializer
 from rest_framework import serializers
 
 from haein.lib import api
@@ -21,15 +21,43 @@ from jobs.states import State
 STATES = [state.value for state in State]
 
 
+_VARIABLES = {
+    "type": "object",
+    "propertyNames": {"pattern": "^(?!HAEIN_)[A-Za-z_][A-Za-z0-9_]*$"},
+    "additionalProperties": {"type": "string", "maxLength": 10_000, "pattern": "^[^\\x00]*$"},
+    "maxProperties": 200,
+    "default": {},
+    "description": "environment variables; names that begin with HAEIN_ are taken",
+}
+
+
+_ONE_LINE = "^[^\\x00-\\x1f\\x7f]*[!-~][^\\x00-\\x1f\\x7f]*$"
+
+
+@extend_schema_field(_VARIABLES)
+class _Variables(serializers.DictField):
+    pass
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "train", {"name": "train", "command": "python train.py", "gpus": 2, "share": 500, "tags": ["night"]}
+        )
+    ]
+)
 class JobSpec(api.Strict):
     """A job as it is asked for. What is left out has the value shown."""
 
-    name = api.Text(min_length=1, max_length=120, help_text="what lists show")
-    command = api.Text(min_length=1, max_length=20_000, help_text="run by the shell in the job's folder")
-    environment = api.Text(required=False, default="python", help_text="a name of /environments, or an image")
-    variables = serializers.DictField(
-        child=api.Text(max_length=10_000), required=False, default=dict, help_text="environment variables"
+    name = api.Text(min_length=1, max_length=120, help_text="what lists show", pattern=_ONE_LINE)
+    command = api.Text(
+        min_length=1,
+        max_length=20_000,
+        help_text="run by the shell in the job's folder",
+        pattern="^[^\\x00]*[!-~][^\\x00]*$",
     )
+    environment = api.Text(required=False, default="python", help_text="a name of /environments, or an image")
+    variables = _Variables(child=api.Text(max_length=10_000), required=False, default=dict)
     gpus = api.Whole(required=False, default=1, min_value=0, max_value=spec.MOST_GPUS)
     share = api.Whole(
         required=False, default=1000, min_value=1, max_value=1000, help_text="thousandths of each of its GPUs"
@@ -48,7 +76,10 @@ class JobSpec(api.Strict):
     retries = api.Whole(required=False, default=0, min_value=0, max_value=20)
     priority = api.Whole(required=False, default=0, min_value=-100, max_value=100)
     tags = serializers.ListField(
-        child=api.Text(min_length=1, max_length=40), required=False, default=list, max_length=20
+        child=api.Text(min_length=1, max_length=40, pattern="^[A-Za-z0-9_.:/-]+$"),
+        required=False,
+        default=list,
+        max_length=20,
     )
     upload = api.Identifier(required=False, allow_null=True, default=None, help_text="the id of an upload of your team")
     cloned_from = api.Identifier(
@@ -60,11 +91,6 @@ def spec_of(data: Mapping[str, Any]) -> Spec:
     """The spec that a valid JobSpec stands for."""
     same = {name: data[name] for name in data if name not in {"cpus", "upload", "cloned_from"}}
     return Spec(**{**same, "cpus": round(data["cpus"] * 1000)})
-
-
-class Named(serializers.Serializer[Any]):
-    id = serializers.UUIDField()
-    name = serializers.CharField()
 
 
 class UploadShape(serializers.ModelSerializer[Upload]):
@@ -102,7 +128,7 @@ class JobShape(serializers.Serializer[Any]):
     state = serializers.ChoiceField(STATES)
     reason = serializers.CharField(allow_blank=True, help_text="why it is where it is, as a sentence")
     reason_code = serializers.CharField(allow_blank=True)
-    team = Named()
+    team = api.Named()
     submitted_by = serializers.CharField()
     created_at = serializers.DateTimeField()
     queued_at = serializers.DateTimeField()
@@ -253,7 +279,7 @@ class EnvironmentsShape(serializers.Serializer[Any]):
 
 class _Holder(serializers.Serializer[Any]):
     share = serializers.IntegerField(help_text="thousandths")
-    job = Named(allow_null=True, help_text="null: another team's")
+    job = api.Named(allow_null=True, help_text="null: another team's")
 
 
 class _Device(serializers.Serializer[Any]):
