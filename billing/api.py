@@ -261,6 +261,7 @@ class PricesView(Door):
         responses=PricesShape,
     )  # fmt: skip
     def get(self, request: Request) -> Response:
+        prices.fill_gaps()  # a device model that has just reported has no price yet
         rows = Price.objects.filter(Q(valid_to=None) | Q(valid_to__gt=clock.now())).select_related("device_model")
         return Response(
             shapes.page(

@@ -24,6 +24,7 @@ urlpatterns = [
     path("billing/usage.csv", money.billing_csv, name="billing_csv"),
     path("cluster/", place.cluster, name="cluster"),
     path("api/", programs.api, name="api_docs"),
+    path("job.schema.json", programs.job_schema, name="job_schema"),
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),

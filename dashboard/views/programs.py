@@ -61,6 +61,13 @@ def tokens(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@require_GET
+def job_schema(request: HttpRequest) -> HttpResponse:
+    """What an editor checks a job file by; it tells nobody anything of anybody."""
+    text = (settings.BASE / "docs/job.schema.json").read_bytes()
+    return HttpResponse(text, content_type="application/schema+json")
+
+
 @login_required
 @require_GET
 def api(request: HttpRequest) -> HttpResponse:

@@ -29,6 +29,7 @@ Submit = Callable[..., Job]
 OPEN = {
     "healthz",
     "setup",
+    "job_schema",
     *("account_signup", "account_login", "account_logout", "account_change_password", "account_inactive"),
     *("account_reset_password", "account_reset_password_done"),
     *("account_reset_password_from_key", "account_reset_password_from_key_done"),
