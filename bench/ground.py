@@ -34,9 +34,9 @@ class Figure:
 
 
 @contextmanager
-def inhabited() -> Iterator[tuple[House, Visitor]]:
+def inhabited(**settings: str) -> Iterator[tuple[House, Visitor]]:
     with made() as house:
-        house.up()
+        house.up(**settings)
         visitor = Visitor(f"http://localhost:{house.port}")
         visitor.come_in(setup_link(house))
         yield house, visitor

@@ -13,7 +13,7 @@ from billing.models import Price
 from billing.rating import Tariff
 from haein.cluster.models import DeviceModel
 from haein.lib import clock, money
-from haein.lib.errors import Invalid, Problem
+from haein.lib.errors import Forbidden, Invalid
 from haein.tenants import audit
 from haein.tenants.models import User
 
@@ -33,7 +33,7 @@ def fill_gaps() -> None:
 def set_price(*, by: User, device_model: DeviceModel, per_hour: int, valid_from: datetime) -> Price:
     """A new price from a moment that has not passed yet; the present one ends there. Raises Invalid, Problem."""
     if not by.is_operator:
-        raise Problem(_("Only an operator sets prices."))
+        raise Forbidden(_("Only an operator sets prices."))
     if valid_from < clock.now().replace(microsecond=0):
         raise Invalid({"valid_from": _("A price can't change what has been used already: choose a moment to come.")})
     DeviceModel.objects.select_for_update().get(pk=device_model.pk)

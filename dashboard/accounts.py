@@ -8,9 +8,11 @@ from allauth.account import forms as theirs
 from allauth.account.adapter import DefaultAccountAdapter
 from django import forms
 from django.contrib.auth import password_validation
+from django.db import transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from haein.lib.errors import Invalid
 from haein.tenants import audit, services
 from haein.tenants.models import User
 
@@ -64,6 +66,15 @@ class SignupForm(Plain, theirs.SignupForm):  # type: ignore[misc]
     organization = forms.CharField(label=_("Organization"), max_length=80, help_text=_("Your company or your lab."))
     field_order = ("name", "organization", "email", "password1")
 
+    def clean_organization(self) -> str:
+        try:
+            services.hold_room_for_organization()
+        except Invalid as refused:
+            raise forms.ValidationError(refused.message) from None
+        name: str = self.cleaned_data["organization"]
+        return name
+
+    @transaction.atomic
     def save(self, request: HttpRequest) -> User:
         user: User = super().save(request)
         user.name = self.cleaned_data["name"]

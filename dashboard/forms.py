@@ -10,6 +10,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import DeviceModel
+from haein.tenants.models import Token
 from jobs.spec import Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
@@ -126,6 +127,34 @@ class JobForm(forms.Form):
             "tags": ", ".join(spec.tags),
             "variables": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
         }
+
+
+class TokenForm(forms.Form):
+    """A token for a program."""
+
+    name = forms.CharField(
+        label=_("Name"), max_length=80, help_text=_("The program or machine that will use it: laptop, nightly CI.")
+    )
+    scopes = forms.MultipleChoiceField(
+        label=_("What it may do"),
+        choices=Token.Scope.choices,
+        widget=forms.CheckboxSelectMultiple,
+        initial=Token.Scope.values,
+    )
+    days = forms.TypedChoiceField(
+        label=_("Expires"),
+        choices=[
+            ("7", _("in a week")),
+            ("30", _("in 30 days")),
+            ("90", _("in 90 days")),
+            ("365", _("in a year")),
+            ("", _("never")),
+        ],
+        coerce=int,
+        empty_value=None,
+        required=False,
+        initial="90",
+    )
 
 
 class PriceForm(forms.Form):

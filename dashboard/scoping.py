@@ -26,6 +26,8 @@ SECTIONS = {
     "billing": "billing",
     "cluster": "cluster",
     "prices": "prices",
+    "tokens": "tokens",
+    "api_docs": "tokens",
 }
 
 

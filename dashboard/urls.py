@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, work
+from dashboard.views import money, people, place, programs, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -23,5 +23,9 @@ urlpatterns = [
     path("billing/", money.billing, name="billing"),
     path("billing/usage.csv", money.billing_csv, name="billing_csv"),
     path("cluster/", place.cluster, name="cluster"),
+    path("api/", programs.api, name="api_docs"),
+    path("job.schema.json", programs.job_schema, name="job_schema"),
+    path("tokens/", programs.tokens, name="tokens"),
+    path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),
 ]

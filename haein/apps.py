@@ -8,8 +8,12 @@ class HaeinConfig(AppConfig):
     label = "haein"
 
     def ready(self) -> None:
-        from haein import celery, checks, logs  # needs the settings, which are complete only now
+        # These need the settings, which are complete only now.
+        from haein import celery, checks, logs
+        from haein.cluster import isolation
+        from haein.tenants import services
 
         logs.configure()
         checks.register()
         celery.app.set_default()
+        services.register_gate(isolation.refusal)

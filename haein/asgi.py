@@ -4,6 +4,7 @@ import os
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "haein.settings")
@@ -12,10 +13,11 @@ pages = get_asgi_application()  # before the routes: they need the apps to be lo
 
 from dashboard.origin import SameOrigin  # noqa: E402
 from dashboard.routes import sockets  # noqa: E402
+from haein.lib.limits import ROOM, BodyLimit  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": pages,
+        "http": BodyLimit(pages, settings.HAEIN_UPLOAD_BYTES + ROOM),
         "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(sockets))),
     }
 )

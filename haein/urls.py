@@ -7,6 +7,7 @@ from dashboard.outage import alive
 urlpatterns = [
     path("healthz", alive, name="healthz"),
     path("accounts/", include("dashboard.account_urls")),
+    path("api/v1/", include("haein.api")),
     path("", include("dashboard.urls")),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
@@ -11,6 +12,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, Sum
 from django.utils.translation import gettext
 
+from haein.cluster import inventory
 from haein.cluster.models import Device, Node
 from haein.lib import ids
 from haein.placement import engine, sentences
@@ -25,8 +27,15 @@ from jobs.states import State
 # How much of the queue one pass looks at; the rest waits its turn. A job that can't be placed costs about 10 us, or
 # 0.3 ms when no other in the queue has its shape.
 LOOK_AHEAD = 500
+# All that a pass needs of a job: whole rows, commands and variables included, would take twice the time.
+_LOOKED_AT = (
+    *("gpus", "share", "cpus", "memory_mb", "environment", "reason", "attempts_made"),
+    *("team__organization__standing",),
+)
 # Any number that nothing else in this database locks.
 _PASS_LOCK = 0x4A0B5
+CAPACITY_AGE_S = 2.0
+_capacity: tuple[Snapshot | None, int, float] = (None, 0, 0.0)
 # The classes of reason that explain() turns into the numbers of the moment.
 EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
 
@@ -36,7 +45,10 @@ def snapshot() -> Snapshot:
     units: dict[int, int] = dict(
         Allocation.objects.filter(ended_at=None).values_list("device_id").annotate(Sum("units")).order_by()
     )
-    used = used_by_node()
+    return _snapshot(units, used_by_node())
+
+
+def _snapshot(units: Mapping[int, int], used: Mapping[int, tuple[int, int]]) -> Snapshot:
     devices: dict[int, list[Device]] = {}
     for device in Device.objects.select_related("node", "model").order_by("node__name", "index"):
         devices.setdefault(device.node_id, []).append(device)
@@ -87,6 +99,7 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     queue = list(
         Job.objects.filter(state=State.QUEUED)
         .select_related("team__organization")
+        .only(*_LOOKED_AT)
         .order_by(F("priority").desc(), "queued_at", "id")[:LOOK_AHEAD]
     )
     if not queue:
@@ -193,9 +206,19 @@ def explain(job: Job) -> str:
     return _sentence(plan.refusals[0])
 
 
+def capacity() -> Snapshot:
+    """The cluster as if nothing ran on it; up to a few seconds old, since many submits ask for nothing else."""
+    global _capacity
+    known, report, seen = _capacity
+    if known is None or report != inventory.reports or time.monotonic() - seen > CAPACITY_AGE_S:
+        known = _snapshot({}, {})
+        _capacity = known, inventory.reports, time.monotonic()
+    return known
+
+
 def never_fits(spec: Spec) -> dict[str, str] | None:
     """The fields at fault, each with a sentence, when the cluster could never run the spec; else None."""
-    now = snapshot()
+    now = capacity()
     if not now.nodes:
         return None  # nothing has reported yet: it waits, and says so
     refusal = engine.ever_fits(now, _request(spec))

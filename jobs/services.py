@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from haein.cluster.backends.base import Capability
 from haein.cluster.registry import backend
 from haein.lib import clock, live
-from haein.lib.errors import Invalid, NotFound, Problem
+from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
@@ -37,10 +37,20 @@ def check(*, scope: Scope, spec: Spec) -> None:
     _could_run(spec)
 
 
-@transaction.atomic
+def may_submit(scope: Scope) -> None:
+    """Raises Forbidden for somebody who may only look."""
+    _may_change(scope.team.pk, scope)
+
+
 def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
     """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
     check(scope=scope, spec=spec)
+    # Nothing in it is expected to fail, so a caller's own transaction needs no savepoint for it.
+    with transaction.atomic(savepoint=False):
+        return _submitted(scope, spec, upload, cloned_from)
+
+
+def _submitted(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job | None) -> Job:
     now = clock.now()
     job = Job.objects.create(
         team=scope.team,
@@ -141,7 +151,7 @@ def may_retry(job: Job, scope: Scope) -> bool:
 
 def _may_change(team_id: UUID, scope: Scope) -> None:
     if team_id not in scope.writable:
-        raise Problem(_("You may look at this team's work but not change it. Ask a team admin for the member role."))
+        raise Forbidden(_("You may look at this team's work but not change it. Ask a team admin for the member role."))
 
 
 def _could_run(spec: Spec) -> None:

@@ -15,19 +15,23 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, scheduling
+from jobs import lifecycle, pulse, scheduling, uploads
 
 log = structlog.get_logger(__name__)
 
 INVENTORY_EVERY_S = 10
-_reconciling = threading.Lock()
+_reconciling, _advancing, _waiting = threading.Lock(), threading.Lock(), threading.Lock()
 _inventory_due = 0.0
 
 
 @shared_task(name="jobs.advance")
 def advance() -> None:
-    """Place what can be placed and launch it."""
-    _step("advance", _advance)
+    """Place what can be placed and launch it. Of many at once one works, and one waits to see what came meanwhile."""
+    if not _waiting.acquire(blocking=False):
+        return
+    with _advancing:
+        _waiting.release()
+        _step("advance", _advance)
 
 
 @shared_task(name="jobs.reconcile")
@@ -40,6 +44,11 @@ def reconcile() -> None:
         pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
     finally:
         _reconciling.release()
+
+
+@shared_task(name="jobs.remove_abandoned_uploads")
+def remove_abandoned_uploads() -> None:
+    uploads.remove_abandoned(now=clock.now())
 
 
 def _inventory() -> None:

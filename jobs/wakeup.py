@@ -5,8 +5,8 @@ from django.db import transaction
 
 from haein.lib.hints import Hints
 
-# A wish beyond these few needs no hint of its own: the look that answers an earlier one finds it too.
-_hints = Hints("wakeup", most=8)
+# One is on its way and one waits for it: the look that answers the second finds whatever was wished for meanwhile.
+_hints = Hints("wakeup", most=2, rest_s=0.1)
 
 
 def soon() -> None:

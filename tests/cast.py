@@ -6,6 +6,7 @@ Charlie owns another organization and must see none of it. Oda runs the cluster.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.tenants import scope as scopes
 from haein.tenants import services as tenants
-from haein.tenants.models import Organization, OrganizationMember, Team, TeamMember, User
+from haein.tenants import tokens
+from haein.tenants.models import Organization, OrganizationMember, Team, TeamMember, Token, User
 from haein.tenants.scope import Scope
 from jobs import services, tasks
 from jobs.models import Attempt, Job, Pulse
@@ -93,6 +95,15 @@ class Person:
         client = Client()
         client.force_login(self.user, backend=LOGIN)
         return client
+
+
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Organizations are as many as a story has, also where this machine could not keep their jobs apart.
+
+    tests/tenants/test_room_for_organizations.py is about that.
+    """
+    monkeypatch.setattr(tenants, "_gates", [])
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +235,52 @@ def records(attempt: Attempt, name: str) -> dict[str, str]:
     """What the runner itself wrote down of an attempt."""
     text = (Path(settings.HAEIN_VAR) / "attempts" / str(attempt.pk) / name).read_text()
     return dict(item.split("=", 1) for item in text.split("\0") if item)
+
+
+class Program:
+    """`Program(alice)`: what a script of Alice's would do with her token."""
+
+    def __init__(self, person: Person, *scopes: str) -> None:
+        self.token, self.text = tokens.create(
+            by=person.user, name="script", scopes=scopes or Token.Scope.values, days=1
+        )
+        self.client = Client()
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """The answer; `path` is below /api/v1, or whole."""
+        path = path if path.startswith("/") else f"/api/v1/{path}"
+        headers = {"Authorization": f"Bearer {self.text}", **headers}
+        data, kind = (json.dumps(body), "application/json") if body is not None else ("", "application/json")
+        return self.client.generic(method, path, data, content_type=kind, headers=headers)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.ask("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.ask("POST", path, body, **headers)
+
+
+def fields_of(answer: Any) -> set[str]:
+    """The fields that a problem document names."""
+    assert answer.status_code == 422, answer.content
+    assert answer["Content-Type"] == "application/problem+json"
+    return {error["field"] for error in answer.json()["errors"]}
+
+
+ASKED = {"name": "train", "command": "true", "cpus": 0.1, "memory_mb": 256, "time_limit_s": 120}
+
+
+@pytest.fixture
+def alices(alice: Person) -> Program:
+    return Program(alice)
+
+
+@pytest.fixture
+def submitted(big: None, alices: Program) -> Callable[..., dict[str, Any]]:
+    def made(**asked: Any) -> dict[str, Any]:
+        answer = alices.post("jobs", {**ASKED, **asked})
+        assert answer.status_code == 201, answer.content
+        job: dict[str, Any] = answer.json()
+        return job
+
+    return made

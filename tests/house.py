@@ -50,10 +50,15 @@ class House:
         (line,) = (ran.stdout + ran.stderr).splitlines()
         return line
 
-    def up(self) -> None:
+    def up(self, **settings: str) -> None:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*COMMAND, "up"], cwd=ROOT, env=self.environ(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [*COMMAND, "up"],
+                cwd=ROOT,
+                env=self.environ(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         started = self.process
         until(lambda: self.says("answers at") or started.poll() is not None, "the house is up")

@@ -22,10 +22,10 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from billing import prices, rating, statements
 from billing.models import Price, Usage
-from dashboard import charts, present, streams
+from dashboard import charts, present
 from dashboard.forms import PriceForm
 from dashboard.scoping import reader
-from haein.lib import clock, money
+from haein.lib import clock, money, streams
 from haein.lib.errors import Invalid
 from haein.tenants.models import Organization
 

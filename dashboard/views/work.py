@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-import redis
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -21,13 +21,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from dashboard import boards, charts, present, streams
+from dashboard import boards, charts, present
 from dashboard.forms import JobForm, span_text
 from dashboard.scoping import reader
 from haein.cluster.backends.base import LogChunk
 from haein.cluster.models import Node
 from haein.cluster.registry import backend
-from haein.lib import clock
+from haein.lib import clock, streams
 from haein.lib.errors import Invalid, NotFound, Problem
 from haein.telemetry import series
 from jobs import examples, search, services, uploads
@@ -85,7 +85,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     newest = Attempt.objects.seen_by(scope).filter(job=found).select_related("node").order_by("-number").first()
     # Before it is placed, what it may be placed on is what counts.
     emulated = newest.node.emulated if newest else Node.objects.filter(present=True, emulated=True).exists()
-    samples = _samples(newest)
+    samples = series.whole(newest.pk, now=now) if newest else []
     context = {
         **boards.job_head(found, scope, now=now),
         **boards.job_cost(found, now=now),
@@ -100,17 +100,6 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         },
     }
     return render(request, "dashboard/job.html", context)
-
-
-def _samples(attempt: Attempt | None) -> list[series.Sample]:
-    if attempt is None:
-        return []
-    try:
-        hot = series.hot(attempt.pk)
-    except redis.RedisError:
-        hot = []
-    before = hot[0].at if hot else int(clock.now().timestamp() * 1000)
-    return [*series.minutes(attempt.pk, before=before), *hot]
 
 
 def _spec_rows(found: Job) -> list[tuple[str, str]]:
@@ -378,13 +367,14 @@ def job_files(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @login_required
 @require_GET
-def job_file(request: HttpRequest, job_id: UUID) -> StreamingHttpResponse:
+def job_file(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     found = _job(request, job_id)
     path = _relative(request.GET.get("path", ""))
     try:
-        source, size = backend().open_file(found.pk, path)
+        source, fact = backend().open_file(found.pk, path)
     except FileNotFoundError:
         raise Http404(_("There is no such file.")) from None
-    return streams.response(
-        request, streams.of_file(source), name=path.name, content_type="application/octet-stream", size=size
-    )
+    try:
+        return streams.download(request, source, path.name, size=fact.size, tag=fact.version)
+    except streams.RangeError as error:
+        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{error.size}"})

@@ -17,4 +17,5 @@ def backend() -> Backend:
         emulated_memory_mb=settings.HAEIN_EMULATED_MEMORY_MB,
         service_gid=settings.HAEIN_SERVICE_GID,
         log_cap_mb=settings.HAEIN_LOG_MB,
+        locks_off=settings.HAEIN_LOCKS_OFF,
     )

@@ -27,6 +27,10 @@ class NotFound(Problem):
     """No such thing, or not for this reader: the two can't be told apart from outside."""
 
 
+class Forbidden(Problem):
+    """The reader may see the thing, and may not do this with it."""
+
+
 class IllegalMove(Exception):
     """A state change that the table does not have: names the thing, its state and the event."""
 

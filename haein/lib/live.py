@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 
 import redis
 from django.conf import settings
@@ -16,7 +17,10 @@ from django.db import transaction
 from haein.lib.hints import Hints
 
 CHANNEL = "haein:live"
-_hints = Hints("live", most=1000)
+# One message is on its way and one waits: whatever is pushed meanwhile goes with the second.
+_hints = Hints("live", most=2, rest_s=0.01)
+_pending: set[str] = set()
+_lock = threading.Lock()
 
 
 def group(kind: str, identifier: object) -> str:
@@ -26,7 +30,13 @@ def group(kind: str, identifier: object) -> str:
 
 def push(*audiences: str) -> None:
     """Tell the pages of these audiences, once the present transaction has committed, that something changed."""
-    transaction.on_commit(lambda: _hints.send(lambda: _publish(audiences)), robust=True)
+    transaction.on_commit(lambda: _soon(audiences), robust=True)
+
+
+def _soon(audiences: tuple[str, ...]) -> None:
+    with _lock:
+        _pending.update(audiences)
+    _hints.send(_publish)
 
 
 @functools.cache
@@ -34,5 +44,9 @@ def _client() -> redis.Redis:
     return redis.Redis.from_url(settings.HAEIN_REDIS_URL, **settings.HAEIN_REDIS_OPTIONS)
 
 
-def _publish(audiences: tuple[str, ...]) -> None:
-    _client().publish(CHANNEL, json.dumps(audiences))
+def _publish() -> None:
+    with _lock:
+        audiences = sorted(_pending)
+        _pending.clear()
+    if audiences:
+        _client().publish(CHANNEL, json.dumps(audiences))

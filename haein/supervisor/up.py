@@ -99,7 +99,7 @@ def address() -> str:
 
 def web(layout: Layout) -> Part:
     cores = len(os.sched_getaffinity(0))
-    workers = os.environ.get("HAEIN_WEB_WORKERS") or str(1 if cores <= 2 else min(4, cores))
+    workers = os.environ.get("HAEIN_WEB_WORKERS") or str(min(4, cores))
     serve = ["--interface", "asginl", "--host", bind(), "--port", str(port()), "--workers", workers, "--loop", "uvloop"]
     ends = ["--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "5"]
     return Part(

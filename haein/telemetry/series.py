@@ -93,6 +93,16 @@ def minutes(attempt_id: UUID, *, before: int) -> list[Sample]:
     ]
 
 
+def whole(attempt_id: UUID, *, now: datetime) -> list[Sample]:
+    """All that is known of an attempt: minutes, then the last hour by the second as far as Redis can be asked."""
+    try:
+        newest = hot(attempt_id)
+    except redis.RedisError:
+        newest = []
+    before = newest[0].at if newest else int(now.timestamp() * 1000)
+    return [*minutes(attempt_id, before=before), *newest]
+
+
 def _push(readings: Sequence[Reading]) -> None:
     if not readings:
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db import connection
+
 from haein.tenants.models import Organization, OrganizationMember, Team, TeamMember, User
 
 
@@ -27,24 +29,39 @@ class Scope:
         return self.team.pk in self.writable
 
 
+# Every request begins with it. As a queryset it would take 1.7 ms, nine tenths of them to write this text anew.
+_TEAMS = """
+    SELECT team.id, team.name, team.created_at, member.role,
+           organization.id, organization.name, organization.standing, organization.created_at,
+           EXISTS (
+               SELECT FROM tenants_organizationmember AS part
+               WHERE part.organization_id = organization.id AND part.user_id = member.user_id AND part.role = %s
+           )
+    FROM tenants_teammember AS member
+    JOIN tenants_user AS person ON person.id = member.user_id AND person.is_active
+    JOIN tenants_team AS team ON team.id = member.team_id
+    JOIN tenants_organization AS organization ON organization.id = team.organization_id
+    WHERE member.user_id = %s
+    ORDER BY team.created_at, team.id
+"""
+
+
 def of(user: User) -> Scope | None:
-    """The person's reach, in two queries; None for somebody who belongs to no team (any more)."""
-    rows = list(
-        TeamMember.objects.filter(user=user, user__is_active=True)
-        .select_related("team__organization")
-        .order_by("team__created_at", "team_id")
-    )
+    """The person's reach, in one query; None for somebody who belongs to no team (any more)."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TEAMS, [OrganizationMember.Role.OWNER, user.pk])
+        rows = cursor.fetchall()
     if not rows:
         return None
-    team = rows[0].team
-    owner = OrganizationMember.objects.filter(
-        user=user, organization=team.organization, role=OrganizationMember.Role.OWNER
-    ).exists()
+    pk, name, created_at, _role, *theirs, owner = rows[0]
+    organization = Organization.from_db(None, ["id", "name", "standing", "created_at"], theirs)
+    team = Team.from_db(None, ["id", "organization_id", "name", "created_at"], [pk, organization.pk, name, created_at])
+    team.organization = organization
     return Scope(
         user=user,
-        organization=team.organization,
+        organization=organization,
         team=team,
-        team_ids=frozenset(row.team_id for row in rows),
-        writable=frozenset(row.team_id for row in rows if row.role != TeamMember.Role.VIEWER),
+        team_ids=frozenset(row[0] for row in rows),
+        writable=frozenset(row[0] for row in rows if row[3] != TeamMember.Role.VIEWER),
         owner=owner,
     )

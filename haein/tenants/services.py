@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
 from haein.lib import clock
@@ -18,6 +19,28 @@ from haein.tenants.models import Organization, OrganizationMember, SetupLink, Te
 SETUP_LINK_LIVES = timedelta(days=1)
 FIRST_OPERATOR = "operator@localhost"
 
+Gate = Callable[[], str]
+_gates: list[Gate] = []
+
+
+def register_gate(gate: Gate) -> None:
+    """An upper layer's word on whether a second organization may come: a sentence that refuses it, or ""."""
+    _gates.append(gate)
+
+
+def hold_room_for_organization() -> None:
+    """Raises Invalid where there is an organization already and a gate refuses another one.
+
+    The answer holds until the end of the transaction: of two that come at once, one is the second.
+    """
+    refusal = next((sentence for gate in _gates if (sentence := gate())), "")
+    if not refusal:
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {Organization._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+        if Organization.objects.exists():
+            raise Invalid({"organization": refusal})
+
 
 @transaction.atomic
 def create_organization(*, by: User, name: str, team: str = "") -> Organization:
@@ -25,6 +48,7 @@ def create_organization(*, by: User, name: str, team: str = "") -> Organization:
     name = name.strip()
     if not name:
         raise Invalid({"organization": _("Name your organization, your company or your lab for example.")})
+    hold_room_for_organization()
     organization = Organization.objects.create(name=name)
     first = Team.objects.create(organization=organization, name=team or _("First team"))
     OrganizationMember.objects.create(organization=organization, user=by, role=OrganizationMember.Role.OWNER)
@@ -61,9 +85,19 @@ def open_setup_link(token: str) -> User:
     operator = User.objects.filter(is_operator=True).order_by("date_joined").first()
     if operator is None:
         operator = User.objects.create_user(FIRST_OPERATOR, name=_("Operator"), is_operator=True)
-        create_organization(by=operator, name=_("My organization"))
+        _house(operator)
     audit.record("operator.setup", str(operator.pk), by=operator)
     return operator
+
+
+def _house(operator: User) -> None:
+    """In an organization of its own or, where there is room for one only, in that one: nobody else runs the cluster."""
+    try:
+        create_organization(by=operator, name=_("My organization"))
+    except Invalid:
+        team = Team.objects.select_related("organization").order_by("created_at", "pk")[0]
+        OrganizationMember.objects.create(organization=team.organization, user=operator)
+        TeamMember.objects.create(team=team, user=operator, role=TeamMember.Role.ADMIN)
 
 
 @transaction.atomic

@@ -7,13 +7,14 @@ import inspect
 from typing import Any
 
 from dashboard import outage
-from dashboard.views import people
+from dashboard.views import people, programs
 from tests.architecture.sources import trees
 from tests.architecture.test_strangers import routes
 
 WITHOUT_SIGN_IN = {
     outage.alive: "says that the web server answers, and nothing else",
     people.setup: "its link is the key",
+    programs.job_schema: "is the same file for everybody",
 }
 
 

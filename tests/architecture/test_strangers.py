@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from billing import metering
@@ -19,7 +20,7 @@ from dashboard.routes import sockets
 from haein.lib import clock
 from jobs import scheduling, uploads
 from jobs.models import Allocation, Attempt, Event, Job
-from tests.cast import Person
+from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
 Submit = Callable[..., Job]
@@ -28,12 +29,26 @@ Submit = Callable[..., Job]
 OPEN = {
     "healthz",
     "setup",
+    "job_schema",
     *("account_signup", "account_login", "account_logout", "account_change_password", "account_inactive"),
     *("account_reset_password", "account_reset_password_done"),
     *("account_reset_password_from_key", "account_reset_password_from_key_done"),
 }
 # For whoever is signed in: each sees what is their own there.
 OWN = {"overview", "jobs", "job_new", "quote", "billing", "billing_csv", "cluster", "example", "keep_account"}
+OWN |= {"tokens", "api_docs"}
+# Of one token, which is its person's alone (tests/api/test_signing_in.py).
+OF_A_TOKEN = {"token_revoke"}
+# The API, for programs: nobody is told 401 there, and is not led to a page.
+API_OPEN = {"api_schema", "api_nothing"}
+API_OWN = {
+    *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs"),
+    *("api_usage", "api_usage_summary", "api_prices", "api_nodes"),
+}
+API_OF_A_JOB = {
+    *("api_job", "api_job_cancel", "api_job_retry", "api_job_attempts", "api_job_events", "api_job_logs"),
+    *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
+}
 # For operators; others are told that there is no such page.
 OPERATORS = {"prices"}
 # Of one job: whoever may not see it is told that there is no such page.
@@ -53,13 +68,16 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_JOB
+    known = OPEN | OWN | OPERATORS | OF_A_JOB | OF_A_TOKEN | API_OPEN | API_OWN | API_OF_A_JOB
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB
 
 
-def test_a_route_that_takes_an_id_is_of_a_job() -> None:
-    assert {str(route.name) for route in routes() if "job_id" in route.pattern.converters} == OF_A_JOB
+def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
+    with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
+    assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
+    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
+    assert others == OF_A_TOKEN | {"example"}
 
 
 @pytest.fixture
@@ -99,6 +117,57 @@ def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job
         no_word_of_it(answer.content.decode(), secret)
     secret.refresh_from_db()
     assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
+
+
+@pytest.mark.parametrize("way", ["token", "session"])
+@pytest.mark.parametrize("name", sorted(API_OF_A_JOB))
+def test_charlies_program_is_told_that_there_is_no_such_job(charlie: Person, secret: Job, name: str, way: str) -> None:
+    before = Event.objects.count()
+    client, headers = charlie.client, {}
+    if way == "token":
+        client, headers = Client(), {"Authorization": f"Bearer {Program(charlie).text}"}
+    where = reverse(name, args=[secret.pk]) + ("?path=x" if name == "api_job_file" else "")
+    answers = [ask(where, headers=headers) for ask in (client.get, client.post)]
+    assert {answer.status_code for answer in answers} <= {404, 405}
+    assert 404 in {answer.status_code for answer in answers}
+    for answer in answers:
+        no_word_of_it(answer.content.decode(), secret)
+    secret.refresh_from_db()
+    assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
+
+
+@pytest.mark.parametrize("name", sorted(API_OWN - {"api_token", "api_quote", "api_uploads"}))
+def test_charlies_program_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
+    answer = Program(charlie).get(reverse(name))
+    assert answer.status_code == 200
+    no_word_of_it(answer.content.decode(), secret)
+
+
+def test_charlies_program_can_use_nothing_of_alices(charlie: Person, secret: Job) -> None:
+    program = Program(charlie)
+    for theirs in ({"upload": str(secret.upload_id)}, {"cloned_from": str(secret.pk)}):
+        answer = program.post("jobs", {**ASKED, **theirs})
+        assert answer.status_code == 422
+        no_word_of_it(answer.content.decode().replace(str(secret.pk), ""), secret)
+    assert Job.objects.filter(team=charlie.team).count() == 0
+
+
+@pytest.mark.parametrize("name", sorted(API_OWN | API_OF_A_JOB))
+def test_nobodys_program_is_told_to_sign_in(secret: Job, name: str) -> None:
+    where = reverse(name, args=[secret.pk] if name in API_OF_A_JOB else [])
+    for ask in (Client().get, Client().post, Client().delete, Client().put, Client().options):
+        answer = ask(where)
+        assert answer.status_code == 401
+        no_word_of_it(answer.content.decode(), secret)
+
+
+@pytest.mark.parametrize("name", sorted(API_OF_A_JOB - {"api_job_cancel", "api_job_retry"}))
+def test_bobs_program_is_told_more(bob: Person, secret: Job, name: str) -> None:
+    where = reverse(name, args=[secret.pk]) + ("?path=x" if name == "api_job_file" else "")
+    answer = Program(bob).get(where)
+    assert answer.status_code == (404 if name == "api_job_file" else 200)
+    if answer.status_code == 404:
+        assert "file" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", sorted(OF_A_JOB - {"job_log", "job_log_download", "job_file"}))

@@ -14,7 +14,10 @@ MARKED = re.compile(
 TAGS = re.compile(r"<[^>]*>", re.DOTALL)
 SPOKEN = re.compile(r"""\s(?:title|alt|placeholder|aria-label)\s*=\s*"([^"]*[A-Za-z]{2}[^"]*)\"""")
 # Names, signs and addresses that are the same in every language.
-NAMES = re.compile(r"/ws/\S*|\b(Haein|CSV|GPU|MiB|GiB|UTC|KEY=value|nbsp|middot|times|hellip|amp|laquo|raquo)\b|해인")
+NAMES = re.compile(
+    r"/ws/\S*|\b(Haein|haein login|CSV|OpenAPI|GPU|MiB|GiB|UTC|KEY=value|nbsp|middot|times|hellip|amp|laquo|raquo)\b"
+    r"|해인"
+)
 
 
 def bare(text: str) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from haein.cluster.backends.local import locks
+
 from .stage import STAGES, LocalStage, Stage
 
 
@@ -17,9 +19,19 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     stage.close()
 
 
+# How a tree is ended and how a run is kept to one differ where a job has no process 1 of its own.
+BOTH_WAYS = ("test_local_trees", "test_local_lost", "test_local_once")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "local" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in BOTH_WAYS:
+        ways = [frozenset[str](), frozenset({locks.NAMESPACES})]
+        metafunc.parametrize("local", ways, ids=["namespaces", "none"], indirect=True)
+
+
 @pytest.fixture
-def local() -> Iterator[LocalStage]:
-    stage = LocalStage()
+def local(request: pytest.FixtureRequest) -> Iterator[LocalStage]:
+    stage = LocalStage(locks_off=getattr(request, "param", frozenset()))
     yield stage
     stage.close()
 

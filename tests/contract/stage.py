@@ -91,14 +91,19 @@ class LocalStage(Stage):
     quick = "echo hello"
     endless = "sleep 600"
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, var: Path | None = None, **settings: Any) -> None:
+        """On a data folder that the caller made and removes, else on one for the length of this stage."""
         super().__init__()
-        self.var = Path(tempfile.mkdtemp(prefix="haein-", dir="/var/tmp"))
-        self.var.chmod(0o755)  # a job's own user must be able to pass
+        self.var = var or Path(tempfile.mkdtemp(prefix="haein-", dir="/var/tmp"))
+        self._is_ours = var is None
+        if self._is_ours:
+            self.var.chmod(0o755)  # a job's own user must be able to pass
         self.settings = settings
         self.backend = self.local = LocalBackend(self.var, **settings)
-        (self.var / "env/python/bin").mkdir(parents=True)
-        (self.var / "env/python/bin/python").symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+        python = self.var / "env/python/bin/python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        if not python.exists():
+            python.symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
         (self.var / "env/python/.ready").touch()
 
     def folder(self, launch: Launch) -> Path:
@@ -116,9 +121,10 @@ class LocalStage(Stage):
 
     def close(self) -> None:
         super().close()
-        # The runner tidies up after its last record.
-        until(lambda: not any((self.var / "scratch").glob("*")) or not self.launched)
-        shutil.rmtree(self.var)
+        # The runner tidies up after its last record; what was killed before it could is tidied up by forget().
+        until(lambda: self.backend.forget(self.launched) or not any((self.var / "scratch").glob("*")))
+        if self._is_ours:
+            shutil.rmtree(self.var)
 
 
 STAGES: dict[str, Callable[[], Stage]] = {"local": LocalStage}

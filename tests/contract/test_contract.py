@@ -144,7 +144,9 @@ def test_an_upload_is_in_the_jobs_folder(stage: Stage, tmp_path) -> None:  # typ
     facts = {str(fact.path): fact for fact in stage.backend.list_files(launch.job_id, PurePosixPath())}
     assert facts["train.py"].size == 9
     assert not facts["train.py"].is_folder
-    file, size = stage.backend.open_file(launch.job_id, PurePosixPath("train.py"))
+    file, fact = stage.backend.open_file(launch.job_id, PurePosixPath("train.py"))
     with file:
-        assert (file.read(), size) == (b"print(1)\n", 9)
+        assert (file.read(), fact.size) == (b"print(1)\n", 9)
+        file.seek(6)  # a download that broke off goes on from where it was
+        assert file.read() == b"1)\n"
     assert isinstance(file, io.IOBase)

@@ -37,9 +37,10 @@ def test_it_lists_files_and_folders_by_name(local: LocalStage, job) -> None:  # 
 
 
 def test_it_opens_a_regular_file(local: LocalStage, job) -> None:  # type: ignore[no-untyped-def]
-    file, size = local.backend.open_file(job, PurePosixPath("deep/er/file"))
+    file, fact = local.backend.open_file(job, PurePosixPath("deep/er/file"))
     with file:
-        assert (file.read(), size) == (b"data\n", 5)
+        assert (file.read(), fact.size) == (b"data\n", 5)
+        assert fact == local.backend.list_files(job, PurePosixPath("deep/er"))[0]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,13 @@ PAGES = [
     "/jobs/{running}/",
     "/jobs/{queued}/",
     "/jobs/{succeeded}/",
+    "/api/v1/jobs",
+    "/api/v1/jobs?state=failed&limit=200",
+    "/api/v1/jobs?q=job+4711",
+    "/api/v1/jobs/{running}",
+    "/api/v1/jobs/{queued}",
+    "/api/v1/usage?limit=200",
+    "/api/v1/usage/summary",
 ]
 
 

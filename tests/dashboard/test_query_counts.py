@@ -22,6 +22,17 @@ MOST = {
     "/billing/": 16,
     "/cluster/": 13,
     "/jobs/new/": 10,
+    "/tokens/": 9,
+    "/api/": 8,
+    "/api/v1/jobs": 6,
+    "/api/v1/jobs?state=open": 6,
+    "/api/v1/jobs/{running}": 6,
+    "/api/v1/jobs/{queued}": 12,
+    "/api/v1/jobs/{running}/events": 6,
+    "/api/v1/jobs/{running}/attempts": 8,
+    "/api/v1/usage": 5,
+    "/api/v1/usage/summary": 10,
+    "/api/v1/nodes": 8,
     "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
 }
 

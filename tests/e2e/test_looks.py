@@ -24,6 +24,8 @@ SIGNED_IN = (
     "/jobs/new/?example=digits",
     "/billing/",
     "/cluster/",
+    "/tokens/",
+    "/api/",
     "/operator/prices/",
     "/accounts/keep/",
     "/accounts/logout/",

@@ -22,7 +22,12 @@ Submit = Callable[..., Job]
         ("kill -SEGV $$", {}, "failed", "SEGV"),
         ("no-such-program --fast", {}, "failed", "not found"),
         ("sleep 60", {"time_limit_s": 1}, "timed_out", "time limit of 0:00:01"),
-        ("exec python -c 'x = bytearray(400 << 20); input()'", {"memory_mb": 128}, "failed", "memory"),
+        (
+            "exec python -c 'import time; x = bytearray(400 << 20); time.sleep(600)'",
+            {"memory_mb": 128},
+            "failed",
+            "memory",
+        ),
     ],
 )
 def test_the_end_is_explained(

@@ -64,3 +64,8 @@ def test_a_number_that_is_somebody_elses_by_now_is_left_alone(house: House) -> N
     (records / "worker.pid").write_text(f"{os.getpid()} 1 {boot} {signal.SIGKILL:d} {signal.SIGKILL:d} 1 1\n")
     house.up()
     assert not house.says("worker still runs")
+
+
+def test_it_says_what_keeps_jobs_apart(house: House) -> None:
+    house.up()
+    until(lambda: house.says("Jobs are kept apart by") or house.says("Jobs share one user here"), "it is said")

@@ -103,6 +103,19 @@ class Launch:
     upload_name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How the jobs of one organization are kept from those of another.
+
+    `separates_tenants` is False where a job could reach another organization's files or processes: then there may be
+    only one organization. `sentence` says, in English, by what they are kept apart, or else what is missing and what
+    to do about it.
+    """
+
+    separates_tenants: bool
+    sentence: str
+
+
 class Phase(enum.Enum):
     """How far an attempt has come, as the backend sees it."""
 
@@ -190,6 +203,8 @@ class FileFact:
     is_folder: bool
     size: int
     modified_at: float
+    # Another one whenever the content is, as far as the backend can tell; "" for a folder.
+    version: str = ""
 
 
 class Backend(abc.ABC):
@@ -205,6 +220,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def inventory(self) -> Sequence[NodeFact]:
         """Every node with its devices, as they are now."""
+
+    @abc.abstractmethod
+    def isolation(self) -> Isolation:
+        """How jobs are kept apart, as far as this process can tell: cheap enough to be asked before every sign-up."""
 
     @abc.abstractmethod
     def launch(self, launch: Launch) -> None:
@@ -242,8 +261,11 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, int]:
-        """A regular file of the job, open for reading, and its size. Raises FileNotFoundError as list_files does."""
+    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, FileFact]:
+        """A regular file of the job, open for reading and seekable, and what it is.
+
+        Raises FileNotFoundError as list_files does.
+        """
 
     @abc.abstractmethod
     def forget(self, attempts: Collection[UUID]) -> None:

@@ -26,6 +26,7 @@ from haein.cluster.backends.base import (
     Cause,
     Environment,
     FileFact,
+    Isolation,
     Launch,
     LogChunk,
     NodeFact,
@@ -38,6 +39,7 @@ from haein.cluster.backends.local import (
     burial,
     devices,
     job_files,
+    locks,
     log_reading,
     orders,
     preparing,
@@ -53,7 +55,8 @@ MIB = 1024 * 1024
 
 class LocalBackend(Backend):
     """`var` is Haein's data folder. `service_gid` is the group of the web process, which reads logs and files when jobs
-    run under users of their own; their numbers (and the teams' groups) come from the range `job_uids`."""
+    run under users of their own; their numbers (and the teams' groups) come from the range `job_uids`. `locks_off`
+    names locks that are not put on jobs though the kernel has them (of locks.MAY_BE_LEFT_OFF)."""
 
     name = "local"
     capabilities = frozenset({Capability.PYTHON_ENVIRONMENTS, Capability.FRACTIONS})
@@ -70,6 +73,7 @@ class LocalBackend(Backend):
         job_uids: tuple[int, int] = (1_900_000_000, 1_900_999_999),
         log_cap_mb: int = 128,
         upload_cap_mb: int = 20_000,
+        locks_off: frozenset[str] = frozenset(),
     ) -> None:
         self._layout = preparing.Layout(var.resolve())
         self._emulated = (emulated_devices, emulated_model, emulated_memory_mb)
@@ -77,6 +81,7 @@ class LocalBackend(Backend):
         self._job_uids = job_uids
         self._log_cap = log_cap_mb * MIB
         self._upload_cap = upload_cap_mb * MIB
+        self._locks_off = locks_off
 
     def environments(self) -> Sequence[Environment]:
         return [_environment(self._layout.environments / name) for name in preparing.environment_names(self._layout)]
@@ -84,6 +89,11 @@ class LocalBackend(Backend):
     def inventory(self) -> Sequence[NodeFact]:
         found = devices.nvidia_devices() or devices.emulated_devices(self._layout.var, *self._emulated)
         return [devices.this_node(found)]
+
+    def isolation(self) -> Isolation:
+        # As root, whoever is no root itself (the web process) knows by its group that jobs have users of their own.
+        users = os.geteuid() == 0 or self._service_gid is not None
+        return locks.found(users=users, off=self._locks_off).isolation()
 
     def launch(self, launch: Launch) -> None:
         try:
@@ -98,7 +108,8 @@ class LocalBackend(Backend):
         try:
             environment = preparing.environment_folder(self._layout, launch.environment)
             owner = preparing.owner_of(launch, self._layout, self._job_uids, self._service_gid)
-            order = preparing.write_order(launch, self._layout, owner, environment, self._log_cap)
+            held = locks.found(users=bool(owner.uid), off=self._locks_off)
+            order = preparing.write_order(launch, self._layout, owner, environment, self._log_cap, held)
             preparing.make_job_folders(launch, self._layout, owner, self._upload_cap)
         except Refused as refusal:
             _record_refusal(folder, str(refusal))
@@ -166,7 +177,7 @@ class LocalBackend(Backend):
     def list_files(self, job: UUID, folder: PurePosixPath) -> Sequence[FileFact]:
         return job_files.list_folder(self._layout.work(job), folder)
 
-    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, int]:
+    def open_file(self, job: UUID, path: PurePosixPath) -> tuple[BinaryIO, FileFact]:
         return job_files.open_regular(self._layout.work(job), path)
 
     def forget(self, attempts: Collection[UUID]) -> None:

@@ -25,7 +25,7 @@ def list_folder(root: Path, folder: PurePosixPath) -> list[FileFact]:
         return sorted((fact for fact in facts if fact is not None), key=lambda fact: fact.path.name)
 
 
-def open_regular(root: Path, path: PurePosixPath) -> tuple[BinaryIO, int]:
+def open_regular(root: Path, path: PurePosixPath) -> tuple[BinaryIO, FileFact]:
     """See Backend.open_file."""
     if not path.parts:
         raise FileNotFoundError(f"{path} is a folder.")
@@ -34,11 +34,11 @@ def open_regular(root: Path, path: PurePosixPath) -> tuple[BinaryIO, int]:
             fd = os.open(path.name, FILE, dir_fd=parent)
         except OSError:
             raise FileNotFoundError(f"{path} is not there, or can't be read.") from None
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    fact = _fact(path.parent, path.name, os.fstat(fd))
+    if fact is None or fact.is_folder:
         os.close(fd)
         raise FileNotFoundError(f"{path} is not a file.")
-    return os.fdopen(fd, "rb"), status.st_size
+    return os.fdopen(fd, "rb"), fact
 
 
 def _fact(folder: PurePosixPath, name: str, status: os.stat_result) -> FileFact | None:
@@ -47,7 +47,8 @@ def _fact(folder: PurePosixPath, name: str, status: os.stat_result) -> FileFact 
     # A name that is no text can't be asked for over the web; it is shown, with its odd bytes replaced.
     shown = os.fsencode(name).decode("utf-8", "replace")
     is_folder = stat.S_ISDIR(status.st_mode)
-    return FileFact(folder / shown, is_folder, 0 if is_folder else status.st_size, status.st_mtime)
+    version = "" if is_folder else f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+    return FileFact(folder / shown, is_folder, 0 if is_folder else status.st_size, status.st_mtime, version)
 
 
 @contextmanager

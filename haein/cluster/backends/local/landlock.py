@@ -50,12 +50,17 @@ def abi() -> int:
     return max(int(version), 0)
 
 
+def gain_no_privileges() -> None:
+    """For good, and for everything this process starts: no program makes it more than it is."""
+    call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def confine(*, readable: list[str], devices: list[str], writable: list[str]) -> int:
-    """Leave this process, for good, only what is listed; paths that are not there are passed over.
+    """Leave this process, which must have called gain_no_privileges(), for good only what is listed; paths that are
+    not there are passed over.
 
     Returns the ABI that is in force, 0 when the kernel has no Landlock. Raises OSError when a rule can't be set.
     """
-    call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     version = abi()
     if version == 0:
         return 0

@@ -7,16 +7,30 @@ from __future__ import annotations
 
 from haein.cluster.backends.local import records
 
-NUMBERS = ("uid", "gid", "cores", "first_core", "cpus", "memory_mb", "time_limit_s", "grace_s", "log_cap")
+NUMBERS = (
+    "uid",
+    "gid",
+    "cores",
+    "first_core",
+    "cpus",
+    "memory_mb",
+    "time_limit_s",
+    "grace_s",
+    "log_cap",
+    "namespaces",
+    "landlock",
+)
 TEXTS = ("attempt", "command", "shell", "work", "scratch", "devices")
-LISTS = ("variable", "readable", "device", "writable")
+LISTS = ("variable", "readable", "device", "writable", "system", "own", "hidden")
 
 
 class Order:
     """`cpus` in thousandths of a core, memory in MiB, times in seconds, `log_cap` in bytes; a limit of 0 is none.
 
     `uid` 0 means that the job stays with the runner's own account. `variable` holds NAME=VALUE strings, the other
-    lists paths: those that may be read and executed, device files, and those that may be written.
+    lists paths: those that may be read and executed, device files, and those that may be written; and for
+    `namespaces`, what is shown of the machine, what of it is `hidden`, and what is shown on top of that nevertheless.
+    `namespaces` and `landlock` are 1 where that lock is to be in force.
     """
 
     attempt: str
@@ -34,10 +48,15 @@ class Order:
     time_limit_s: int
     grace_s: int
     log_cap: int
+    namespaces: int
+    landlock: int
     variable: list[str]
     readable: list[str]
     device: list[str]
     writable: list[str]
+    system: list[str]
+    own: list[str]
+    hidden: list[str]
 
 
 def to_pairs(order: Order) -> records.Pairs:

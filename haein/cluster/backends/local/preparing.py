@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from haein.cluster.backends.base import BackendDown, Launch, Refused
-from haein.cluster.backends.local import accounts, confinement, uploads
+from haein.cluster.backends.local import accounts, confinement, locks, uploads
 from haein.cluster.backends.local.orders import Order
 
 MIB = 1024 * 1024
@@ -157,7 +157,9 @@ def environment_names(layout: Layout) -> list[str]:
     return sorted(python.parent.parent.name for python in layout.environments.glob("*/bin/python"))
 
 
-def write_order(launch: Launch, layout: Layout, owner: Owner, environment: Path, log_cap: int) -> Order:
+def write_order(
+    launch: Launch, layout: Layout, owner: Owner, environment: Path, log_cap: int, held: locks.Locks
+) -> Order:
     order = Order()
     order.attempt, order.command = str(launch.attempt_id), _checked_command(launch.command)
     order.shell = next(shell for shell in SHELLS if os.path.exists(shell))
@@ -168,8 +170,11 @@ def write_order(launch: Launch, layout: Layout, owner: Owner, environment: Path,
     order.cpus, order.memory_mb = launch.cpus, launch.memory_mb
     order.time_limit_s, order.grace_s, order.log_cap = launch.time_limit_s, launch.grace_s, log_cap
     order.variable = [f"{name}={value}" for name, value in environment_variables(launch, layout, environment).items()]
+    order.namespaces, order.landlock = int(held.namespaces), int(held.landlock > 0)
     order.readable = confinement.readable(environment, layout.hidden)
     order.device = confinement.devices()
+    order.system, order.own = confinement.shown(environment, layout.hidden)
+    order.hidden = [str(path) for path in layout.hidden]
     order.writable = [order.work, order.scratch, str(layout.team(launch.team_id)), confinement.SHARED_MEMORY]
     return order
 

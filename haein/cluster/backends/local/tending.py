@@ -60,7 +60,9 @@ class Run:
         self._pipes: dict[int, Stream] = {}
         self._poll = select.poll()
         self._meter = Meter(order.memory_mb * MIB)
-        self._main = 0
+        self._main = 0  # the command's process or, in namespaces of its own, the process 1 above it
+        self._fate = -1
+        self._fate_is_open = False
         self._main_status: int | None = None
         self._gone = False
         self._started_at: float | None = None
@@ -84,12 +86,18 @@ class Run:
         err, err_end = os.pipe()
         news, news_end = os.pipe()
         go_end, go = os.pipe()
+        self._fate, fate_end = os.pipe()
         self._listen_to_signals()
         self._main = os.fork()
         if self._main == 0:
-            starting.become_job(self.order, out=out_end, err=err_end, news=news_end, go=go_end)
-        for fd in (out_end, err_end, news_end, go_end):
+            starting.become_job(self.order, out=out_end, err=err_end, news=news_end, go=go_end, fate=fate_end)
+        for fd in (out_end, err_end, news_end, go_end, fate_end):
             os.close(fd)
+        if self.order.namespaces:
+            os.waitpid(self._main, 0)
+            self._main = self._read_fate() or 0
+            self._poll.register(self._fate, select.POLLIN)
+            self._fate_is_open = True
         self._listen_to_pipe(out, self._out)
         self._listen_to_pipe(err, self._err)
         self._let_go(news, go)
@@ -139,6 +147,10 @@ class Run:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._poll.register(self._wake, select.POLLIN)
 
+    def _read_fate(self) -> int | None:
+        data = os.read(self._fate, starting.NUMBER_SIZE)
+        return int.from_bytes(data, "little") if data else None
+
     def _listen_to_pipe(self, fd: int, stream: Stream) -> None:
         os.set_blocking(fd, False)
         try:  # noqa: SIM105  (contextlib is one more import for every runner)
@@ -161,6 +173,8 @@ class Run:
                 if fd == self._wake:
                     os.read(fd, 512)
                     woken = True
+                elif fd == self._fate:
+                    self._learn_fate()
                 else:
                     self._read(fd)
             now = time.monotonic()
@@ -193,6 +207,14 @@ class Run:
             os.close(fd)
         return bool(data)
 
+    def _learn_fate(self) -> None:
+        if (status := self._read_fate()) is not None:
+            self._main_status = status
+            self._end_leftovers()
+        elif self._fate_is_open:
+            self._fate_is_open = False
+            self._poll.unregister(self._fate)
+
     def _look_around(self, now: float) -> None:
         for stream in (self._out, self._err):
             if stream.due(time.time()):
@@ -211,7 +233,8 @@ class Run:
             self._kill()
 
     def _reap(self) -> None:
-        # Orphans of the job become children of the runner, so "no child" means that the whole tree is gone.
+        # Orphans of the job become children of the runner (or of process 1, which ends last), so "no child" means that
+        # the whole tree is gone.
         while not self._gone:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -221,7 +244,10 @@ class Run:
             if pid == 0:
                 return
             if pid == self._main:
-                self._main_status = status
+                if self.order.namespaces:
+                    self._learn_fate()
+                # A process 1 that is killed takes the command with it, in the same way.
+                self._main_status = status if self._main_status is None else self._main_status
                 self._end_leftovers()
 
     def _obey(self) -> None:
@@ -235,10 +261,10 @@ class Run:
 
     def _sample(self, now: float) -> None:
         meter = self._meter
-        meter.measure_memory(processes.descendants(os.getpid()))
+        meter.measure_memory(self._tree())
         if now >= self._next_usage:
             self._next_usage = now + SAMPLE_S - 0.01
-            meter.measure_cpu(now)
+            meter.measure_cpu(now, processes.look(self._main))
             self._write_usage()
         self._next_sample = now + (NEAR_LIMIT_SAMPLE_S if meter.is_near_limit else SAMPLE_S)
         if meter.is_over_limit:
@@ -278,13 +304,21 @@ class Run:
         if not self._cause:
             self._terminate()
 
+    def _tree(self) -> list[processes.Process]:
+        """The job's processes; a process 1 is Haein's own."""
+        tree = processes.descendants(os.getpid())
+        return [process for process in tree if process.pid != self._main] if self.order.namespaces else tree
+
     def _terminate(self) -> None:
-        for process in processes.descendants(os.getpid()):
+        for process in self._tree():
             processes.send(process.pid, process.started, signal.SIGTERM)
             processes.send(process.pid, process.started, signal.SIGCONT)
 
     def _kill(self) -> None:
         """One round; called again until nothing is left, as a tree that forks may outrun it."""
+        if self.order.namespaces and self._main:
+            os.kill(self._main, signal.SIGKILL)  # with process 1 the kernel ends all
+            return
         if self.order.uid:
             self._kill_by_account()
         tree = processes.descendants(os.getpid())

@@ -40,10 +40,14 @@ class Meter:
             self._measure_proportional()
         self.memory = int(resident * self._shared_part)
 
-    def measure_cpu(self, now: float) -> None:
+    def measure_cpu(self, now: float, top: Process | None) -> None:
+        """`top` is the topmost process of the tree, whether it counts as one of the job's own or not."""
         # A process that ends hands its time to the parent that waits for it, and at last to the runner.
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = sum(process.cpu for process in self.processes) / TICKS_PER_SECOND + reaped.ru_utime + reaped.ru_stime
+        cpu = {process.pid: process.cpu for process in self.processes}
+        if top is not None and not top.is_dead:
+            cpu[top.pid] = top.cpu
+        used = sum(cpu.values()) / TICKS_PER_SECOND + reaped.ru_utime + reaped.ru_stime
         then, used_then = self._cpu
         self.cores = max(0.0, (used - used_then) / max(now - then, 0.01))
         self._cpu = (now, used)

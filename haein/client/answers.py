@@ -1,0 +1,397 @@
+"""The API's answers as typed values.
+
+A newer server's unknown fields are left out, and what an older server does not tell yet is the field's default; so one
+client works with the servers of the releases around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+OPEN = frozenset({"queued", "starting", "running"})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An organization, team, person or job where only its name matters."""
+
+    id: str = ""
+    name: str = ""
+    email: str = ""
+    is_operator: bool = False
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Files that were uploaded; `size` in bytes."""
+
+    id: str = ""
+    name: str = ""
+    size: int = 0
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job and where it is. Units as in JobSpec; `exit_code` and `signal` are of its newest attempt."""
+
+    id: str
+    name: str = ""
+    state: str = ""
+    reason: str = ""
+    reason_code: str = ""
+    command: str = ""
+    environment: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
+    share: int = 0
+    cpus: float = 0
+    memory_mb: int = 0
+    time_limit_s: int = 0
+    retries: int = 0
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    team: Named | None = None
+    submitted_by: Any = None
+    created_at: datetime | None = None
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancel_requested: bool = False
+    attempts: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    upload: Upload | None = None
+    cloned_from: str | None = None
+    url: str = ""
+    ahead: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.state in OPEN
+
+    @property
+    def short_id(self) -> str:
+        """Its last eight digits: what the pages show and every command takes."""
+        return self.id.replace("-", "")[-8:]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A device that an attempt holds; `share` in thousandths."""
+
+    device: str = ""
+    share: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a job."""
+
+    id: str = ""
+    number: int = 0
+    state: str = ""
+    node: str = ""
+    devices: tuple[Held, ...] = ()
+    placed_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cause: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step in a job's life."""
+
+    id: str = ""
+    at: datetime | None = None
+    kind: str = ""
+    old_state: str = ""
+    new_state: str = ""
+    attempt: int | None = None
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """A piece of an attempt's log. `start`, `next` and `end` are byte offsets of the stored log.
+
+    `skipped` bytes before its first line were not kept; `lines` are (seconds since 1970, stream, text).
+    """
+
+    attempt: int
+    start: int
+    next: int
+    end: int
+    skipped: int = 0
+    lines: tuple[tuple[float, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a log. `stream` is "out", "err", or "haein" for what Haein itself adds; `at` is in UTC."""
+
+    attempt: int
+    at: datetime
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or folder of a job; `size` in bytes."""
+
+    name: str
+    path: str = ""
+    type: str = "file"
+    size: int = 0
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """What one device cost; `share` in thousandths."""
+
+    device: str = ""
+    device_model: str = ""
+    share: int = 0
+    seconds: int = 0
+    price_per_hour: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job has cost so far. `per_hour` is what it costs now, while `running`."""
+
+    currency: str = ""
+    total: Decimal = Decimal(0)
+    per_hour: Decimal = Decimal(0)
+    running: bool = False
+    lines: tuple[CostLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What was held from when to when, and what it cost; the interval is half open."""
+
+    starts: datetime | None = None
+    ends: datetime | None = None
+    seconds: int = 0
+    device_model: str = ""
+    device: str = ""
+    share: int = 0
+    price_per_hour: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+    currency: str = ""
+    job: Named | None = None
+    team: Any = None
+    person: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonUsage:
+    """A person's part of a month."""
+
+    name: str = ""
+    gpu_hours: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """A day's part of a month."""
+
+    day: date | None = None
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSummary:
+    """A month's bill so far; `running` is the part of jobs that have not ended."""
+
+    month: str = ""
+    currency: str = ""
+    total: Decimal = Decimal(0)
+    running: Decimal = Decimal(0)
+    people: tuple[PersonUsage, ...] = ()
+    days: tuple[DayUsage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a part of a device; `job` is None when it is another team's."""
+
+    share: int = 0
+    job: Named | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU; `used` and `free` in thousandths, `problem` says why nothing is placed on it ("" when it is well)."""
+
+    index: int = 0
+    model: str = ""
+    memory_mb: int = 0
+    emulated: bool = False
+    problem: str = ""
+    used: int = 0
+    free: int = 0
+    holders: tuple[Holder, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster; cores, and memory in MiB."""
+
+    name: str = ""
+    present: bool = True
+    emulated: bool = False
+    cpus: float = 0
+    cpus_used: float = 0
+    memory_mb: int = 0
+    memory_mb_used: int = 0
+    devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The price of an hour of a whole device; without `valid_to` until further notice."""
+
+    device_model: str = ""
+    currency: str = ""
+    per_hour: Decimal = Decimal(0)
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a job's `environment` may be."""
+
+    name: str = ""
+    description: str = ""
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From the cheapest to the dearest device that would do."""
+
+    least: Decimal = Decimal(0)
+    most: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a job would cost: an hour, and at most until its time limit."""
+
+    currency: str = ""
+    per_hour: Range = Range()
+    at_most: Decimal = Decimal(0)
+    models: tuple[str, ...] = ()
+    starts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The token that asks."""
+
+    id: str = ""
+    name: str = ""
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers."""
+
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who asks, and for whom."""
+
+    user: Named = Named()
+    organization: Named | None = None
+    team: Named | None = None
+    teams: tuple[Named, ...] = ()
+    scopes: tuple[str, ...] = ()
+    token: Token | None = None
+    server: Server = Server()
+
+
+def read(kind: type[Answer], told: Any) -> Answer:
+    """The answer as a value of the dataclass `kind`. Raises ValueError when it can't be one."""
+    try:
+        value = _read(kind, told)
+    except (TypeError, ArithmeticError, KeyError, AttributeError) as fault:
+        raise ValueError(f"not a {kind.__name__}: {fault}") from fault
+    return typing.cast(Answer, value)
+
+
+def _read(kind: Any, told: Any) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = _hints(kind)
+        # An explicit null where a value is expected is as good as nothing said.
+        return kind(
+            **{
+                name: _read(hint, told[name])
+                for name, hint in hints.items()
+                if name in told and (told[name] is not None or _may_be_none(hint))
+            }
+        )
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return None if told is None else _read(inner, told)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_read(arguments[0], item) for item in told)
+        return tuple(_read(argument, item) for argument, item in zip(arguments, told, strict=True))
+    return _READERS.get(kind, _as_it_is)(told)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _may_be_none(hint: Any) -> bool:
+    return hint is Any or type(None) in typing.get_args(hint)
+
+
+def _as_it_is(told: Any) -> Any:
+    return told
+
+
+def _moment(told: str) -> datetime:
+    return datetime.fromisoformat(told)
+
+
+_READERS: Mapping[Any, Any] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: bool,
+    Decimal: lambda told: Decimal(str(told)),
+    datetime: _moment,
+    date: date.fromisoformat,
+}

@@ -1,0 +1,1 @@
+"""Jobs over REST: what pages do, for programs."""

@@ -1,0 +1,325 @@
+"""What goes in and out: the API's own words for a job, its attempts, events and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer, inline_serializer
+from rest_framework import serializers
+
+from haein.lib import api
+from haein.tenants.scope import Scope
+from jobs import services, spec, wording
+from jobs.models import Attempt, Event, Job, Upload
+from jobs.spec import Spec
+from jobs.states import State
+
+STATES = [state.value for state in State]
+
+
+_VARIABLES = {
+    "type": "object",
+    "propertyNames": {"pattern": "^(?!HAEIN_)[A-Za-z_][A-Za-z0-9_]*$"},
+    "additionalProperties": {"type": "string", "maxLength": 10_000, "pattern": "^[^\\x00]*$"},
+    "maxProperties": 200,
+    "default": {},
+    "description": "environment variables; names that begin with HAEIN_ are taken",
+}
+
+
+_ONE_LINE = "^[^\\x00-\\x1f\\x7f]*[!-~][^\\x00-\\x1f\\x7f]*$"
+
+
+@extend_schema_field(_VARIABLES)
+class _Variables(serializers.DictField):
+    pass
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "train", {"name": "train", "command": "python train.py", "gpus": 2, "share": 500, "tags": ["night"]}
+        )
+    ]
+)
+class JobSpec(api.Strict):
+    """A job as it is asked for. What is left out has the value shown."""
+
+    name = api.Text(min_length=1, max_length=120, help_text="what lists show", pattern=_ONE_LINE)
+    command = api.Text(
+        min_length=1,
+        max_length=20_000,
+        help_text="run by the shell in the job's folder",
+        pattern="^[^\\x00]*[!-~][^\\x00]*$",
+    )
+    environment = api.Text(required=False, default="python", help_text="a name of /environments, or an image")
+    variables = _Variables(child=api.Text(max_length=10_000), required=False, default=dict)
+    gpus = api.Whole(required=False, default=1, min_value=0, max_value=spec.MOST_GPUS)
+    share = api.Whole(
+        required=False, default=1000, min_value=1, max_value=1000, help_text="thousandths of each of its GPUs"
+    )
+    cpus = api.Number(
+        required=False,
+        default=1.0,
+        min_value=0.1,
+        max_value=spec.MOST_CPUS / 1000,
+        help_text="cores, also parts of one",
+    )
+    memory_mb = api.Whole(
+        required=False, default=2048, min_value=64, max_value=spec.MOST_MEMORY_MB, help_text="MiB of host memory"
+    )
+    time_limit_s = api.Whole(required=False, default=3600, min_value=1, max_value=spec.MOST_TIME_S, help_text="seconds")
+    retries = api.Whole(required=False, default=0, min_value=0, max_value=20)
+    priority = api.Whole(required=False, default=0, min_value=-100, max_value=100)
+    tags = serializers.ListField(
+        child=api.Text(min_length=1, max_length=40, pattern="^[A-Za-z0-9_.:/-]+$"),
+        required=False,
+        default=list,
+        max_length=20,
+    )
+    upload = api.Identifier(required=False, allow_null=True, default=None, help_text="the id of an upload of your team")
+    cloned_from = api.Identifier(
+        required=False, allow_null=True, default=None, help_text="the job that this one repeats"
+    )
+
+
+def spec_of(data: Mapping[str, Any]) -> Spec:
+    """The spec that a valid JobSpec stands for."""
+    same = {name: data[name] for name in data if name not in {"cpus", "upload", "cloned_from"}}
+    return Spec(**{**same, "cpus": round(data["cpus"] * 1000)})
+
+
+class UploadShape(serializers.ModelSerializer[Upload]):
+    """A file that is kept for jobs to come."""
+
+    class Meta:
+        model = Upload
+        fields = ("id", "name", "size", "created_at")
+
+
+class _JobUpload(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    size = serializers.IntegerField(help_text="bytes")
+
+
+class JobShape(serializers.Serializer[Any]):
+    """A job: what was asked, and how far it has come."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    command = serializers.CharField()
+    environment = serializers.CharField()
+    variables = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    gpus = serializers.IntegerField()
+    share = serializers.IntegerField(help_text="thousandths of each GPU")
+    cpus = serializers.FloatField(help_text="cores")
+    memory_mb = serializers.IntegerField()
+    time_limit_s = serializers.IntegerField()
+    retries = serializers.IntegerField()
+    priority = serializers.IntegerField()
+    tags = serializers.ListField(child=serializers.CharField())
+    upload = _JobUpload(allow_null=True)
+    cloned_from = serializers.UUIDField(allow_null=True)
+    state = serializers.ChoiceField(STATES)
+    reason = serializers.CharField(allow_blank=True, help_text="why it is where it is, as a sentence")
+    reason_code = serializers.CharField(allow_blank=True)
+    team = api.Named()
+    submitted_by = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    queued_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+    cancel_requested = serializers.BooleanField()
+    attempts = serializers.IntegerField(help_text="runs that were begun")
+    exit_code = serializers.IntegerField(allow_null=True, help_text="of the newest attempt")
+    signal = serializers.IntegerField(allow_null=True, help_text="that ended the newest attempt")
+    ahead = serializers.IntegerField(allow_null=True, help_text="waiting jobs before this one; null in lists")
+    url = serializers.URLField(help_text="its page")
+
+
+def jobs_seen_by(scope: Scope) -> QuerySet[Job]:
+    """The reader's jobs with what a JobShape needs, in one query."""
+    return with_outcome(Job.objects.seen_by(scope))
+
+
+def with_outcome(jobs: QuerySet[Job]) -> QuerySet[Job]:
+    newest = Attempt.objects.filter(job=OuterRef("pk"), number=OuterRef("attempts_made"))
+    return jobs.select_related("team", "submitted_by", "upload").annotate(
+        exit_code=Subquery(newest.values("exit_code")[:1]), signal=Subquery(newest.values("signal")[:1])
+    )
+
+
+def job(row: Job, *, ahead: int | None = None, alone: bool = False) -> dict[str, Any]:
+    """A JobShape; `alone`: with the numbers of this moment in its reason, which take a look at the whole cluster."""
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "command": row.command,
+        "environment": row.environment,
+        "variables": row.variables,
+        "gpus": row.gpus,
+        "share": row.share,
+        "cpus": row.cpus / 1000,
+        "memory_mb": row.memory_mb,
+        "time_limit_s": row.time_limit_s,
+        "retries": row.retries,
+        "priority": row.priority,
+        "tags": row.tags,
+        "upload": {"id": row.upload.pk, "name": row.upload.name, "size": row.upload.size} if row.upload else None,
+        "cloned_from": row.cloned_from_id,
+        "state": row.state,
+        "reason": services.why(row) if alone else wording.sentence(row.reason, row.reason_values),
+        "reason_code": row.reason,
+        "team": {"id": row.team_id, "name": row.team.name},
+        "submitted_by": str(row.submitted_by),
+        "created_at": row.created_at,
+        "queued_at": row.queued_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "cancel_requested": row.cancel_requested_at is not None,
+        "attempts": row.attempts_made,
+        "exit_code": getattr(row, "exit_code", None),
+        "signal": getattr(row, "signal", None),
+        "ahead": ahead,
+        "url": settings.HAEIN_URL + reverse("job", args=[row.pk]),
+    }
+
+
+class _Held(serializers.Serializer[Any]):
+    device = serializers.CharField()
+    share = serializers.IntegerField(help_text="thousandths")
+
+
+class AttemptShape(serializers.Serializer[Any]):
+    """One run of a job."""
+
+    id = serializers.UUIDField()
+    number = serializers.IntegerField()
+    state = serializers.ChoiceField(Attempt.State.values)
+    node = serializers.CharField()
+    devices = _Held(many=True)
+    placed_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+    cause = serializers.CharField(allow_blank=True)
+    exit_code = serializers.IntegerField(allow_null=True)
+    signal = serializers.IntegerField(allow_null=True)
+    detail = serializers.CharField(allow_blank=True)
+
+
+def attempt(row: Attempt) -> dict[str, Any]:
+    return {
+        **{name: getattr(row, name) for name in ("number", "state", "placed_at", "started_at", "ended_at")},
+        **{name: getattr(row, name) for name in ("cause", "exit_code", "signal", "detail")},
+        "id": row.pk,
+        "node": row.node.name,
+        "devices": [{"device": str(held.device), "share": held.units} for held in row.allocations.all()],
+    }
+
+
+class EventShape(serializers.Serializer[Any]):
+    """One thing that happened to a job."""
+
+    id = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    kind = serializers.CharField()
+    old_state = serializers.CharField(allow_blank=True)
+    new_state = serializers.CharField()
+    attempt = serializers.IntegerField(allow_null=True)
+    reason = serializers.CharField(allow_blank=True)
+    actor = serializers.CharField(allow_blank=True)
+
+
+def event(row: Event) -> dict[str, Any]:
+    same = {name: getattr(row, name) for name in ("id", "at", "kind", "old_state", "new_state", "attempt")}
+    return {**same, "reason": wording.sentence(row.reason, row.reason_values), "actor": row.actor_name}
+
+
+class FileShape(serializers.Serializer[Any]):
+    """A file or folder of a job."""
+
+    name = serializers.CharField()
+    path = serializers.CharField()
+    type = serializers.ChoiceField(["file", "folder"])
+    size = serializers.IntegerField(help_text="bytes; 0 for a folder")
+    modified_at = serializers.DateTimeField()
+
+
+class FolderShape(serializers.Serializer[Any]):
+    path = serializers.CharField(allow_blank=True)
+    results = FileShape(many=True)
+
+
+class MetricsShape(serializers.Serializer[Any]):
+    """Readings of one attempt, in columns of equal length; null where there was no such reading."""
+
+    attempt = serializers.IntegerField()
+    emulated = serializers.BooleanField(help_text="whether GPU readings are those of emulated devices")
+    t = serializers.ListField(child=serializers.IntegerField(), help_text="milliseconds since the epoch")
+    cpu = serializers.ListField(child=serializers.FloatField(allow_null=True), help_text="cores in use")
+    memory_mb = serializers.ListField(child=serializers.FloatField(allow_null=True))
+    utilization = serializers.ListField(child=serializers.FloatField(allow_null=True), help_text="percent")
+    device_memory_mb = serializers.ListField(child=serializers.FloatField(allow_null=True))
+
+
+class EnvironmentShape(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    description = serializers.CharField()
+    ready = serializers.BooleanField()
+
+
+class EnvironmentsShape(serializers.Serializer[Any]):
+    results = EnvironmentShape(many=True)
+
+
+class _Holder(serializers.Serializer[Any]):
+    share = serializers.IntegerField(help_text="thousandths")
+    job = api.Named(allow_null=True, help_text="null: another team's")
+
+
+class _Device(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    model = serializers.CharField()
+    memory_mb = serializers.IntegerField()
+    emulated = serializers.BooleanField()
+    problem = serializers.CharField(allow_blank=True)
+    used = serializers.IntegerField(help_text="thousandths")
+    free = serializers.IntegerField(help_text="thousandths")
+    holders = _Holder(many=True)
+
+
+class NodeShape(serializers.Serializer[Any]):
+    """A machine and its devices, as full as they are now."""
+
+    name = serializers.CharField()
+    present = serializers.BooleanField()
+    emulated = serializers.BooleanField()
+    cpus = serializers.FloatField()
+    cpus_used = serializers.FloatField()
+    memory_mb = serializers.IntegerField()
+    memory_mb_used = serializers.IntegerField()
+    devices = _Device(many=True)
+
+
+class NodesShape(serializers.Serializer[Any]):
+    results = NodeShape(many=True)
+
+
+def paged(shape: type[serializers.Serializer[Any]]) -> Any:
+    """The schema of a page of these."""
+    fields = {
+        "next": serializers.URLField(allow_null=True, help_text="the next page"),
+        "previous": serializers.URLField(allow_null=True),
+        "results": shape(many=True),
+    }
+    return inline_serializer(f"{shape.__name__.removesuffix('Shape')}Page", fields)
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A list that needs no pages."""
+    return {"results": list(results)}
