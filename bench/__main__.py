@@ -6,13 +6,18 @@ import json
 import os
 import sys
 
-from bench import api, latency, rest, start
+from bench import api, churn, latency, packing, rest, start
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
     "log_line_to_page_ms": latency.log_line_to_page,
     "up_warm_s": start.up_warm,
     "resting_mb": rest.resting,
+    "packing_default_percent": packing.packing_default,
+    "mig_accepted_percent": churn.mig_accepted,
+    "decisions_per_s": packing.decisions_per_s,
+    "decisions_per_s_100k": packing.decisions_per_s_100k,
+    "gang_ms": packing.gang,
     "rest_submits_per_s": api.rest_submits,
     "list_ms": api.lists,
     "logs_mb_per_s": api.logs,

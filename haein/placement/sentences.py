@@ -26,6 +26,16 @@ class Code(enum.StrEnum):
     TOO_MANY_CPUS = "too_many_cpus"
     TOO_MANY_CPUS_BESIDE_GPUS = "too_many_cpus_beside_gpus"
     TOO_MUCH_MEMORY = "too_much_memory"
+    NOT_THERE = "not_there"
+    NO_PROFILE = "no_profile"
+    NO_INSTANCE = "no_instance"
+    FEW_INSTANCES = "few_instances"
+    NO_GPU_MEMORY = "no_gpu_memory"
+    LITTLE_GPU_MEMORY = "little_gpu_memory"
+    GANG_NOW = "gang_now"
+    GANG_NEVER = "gang_never"
+    CARVE = "carve"
+    CARVE_REST = "carve_rest"
 
 
 def gettext_noop(message: str) -> str:
@@ -77,6 +87,39 @@ TEMPLATES: Mapping[Code, str] = {
         "Too much memory on one node: %(memory)s asked for, the largest node that has the rest has %(most)s. "
         "Ask for %(most)s or less."
     ),
+    Code.NOT_THERE: gettext_noop("No node is %(what)s."),
+    Code.NO_PROFILE: gettext_noop(
+        "No %(kind)s of the cluster can be carved into %(profile)s; there are: %(profiles)s."
+    ),
+    Code.NO_INSTANCE: gettext_noop(
+        "No %(kind)s has a legal start free for %(profile)s, and none is free to be carved anew."
+    ),
+    Code.FEW_INSTANCES: gettext_noop(
+        "%(profile)s must fit on each of %(gpus)d %(kind)ss of one node; the best node has room for it on %(fitting)d."
+    ),
+    Code.NO_GPU_MEMORY: gettext_noop("%(memory)s of one %(kind)s's memory were asked for; the largest has %(most)s."),
+    Code.LITTLE_GPU_MEMORY: gettext_noop(
+        "No %(kind)s has %(share)d of 1000 and %(memory)s of its memory free together; "
+        "the most memory free beside that share is %(most)s."
+    ),
+    Code.GANG_NOW: gettext_noop(
+        "Room for %(members)d members at once is needed %(near)s; there is room for %(most)d at most now."
+    ),
+    Code.GANG_NEVER: gettext_noop(
+        "Room for %(members)d members at once is needed %(near)s; even an empty cluster has room for %(most)d at most."
+    ),
+    Code.CARVE: gettext_noop("carve %(device)s into %(profiles)s: touches no running job, lets %(jobs)s start"),
+    Code.CARVE_REST: gettext_noop(
+        "carve what is free of %(device)s into %(profiles)s: touches no running job, lets %(jobs)s start"
+    ),
+}
+
+# Where the members of a gang must be.
+NEARNESS: Mapping[str, str] = {
+    "NODE": gettext_noop("on one node"),
+    "RACK": gettext_noop("in one rack"),
+    "POD": gettext_noop("in one pod"),
+    "ANYWHERE": gettext_noop("in the cluster"),
 }
 
 

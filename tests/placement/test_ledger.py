@@ -10,9 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from haein.placement.engine import BEST_FIT, FIRST_FIT, Policy, plan
+from haein.placement.engine import plan
 from haein.placement.ledger import Balance, Capacity, Holding, ImbalanceError, Kind, check
 from haein.placement.model import Request, Snapshot
+from haein.placement.policies import BEST_FIT, FGD, FIRST_FIT, HAEIN, PACKED, Policy
 
 from .worlds import World, requests, snapshots
 
@@ -25,7 +26,7 @@ class PlacingAndReleasing(RuleBasedStateMachine):
         self.world = World(snapshot)
         self.ids = itertools.count()
 
-    @rule(asked=requests(most=8), policy=st.sampled_from([FIRST_FIT, BEST_FIT]))
+    @rule(asked=requests(most=8), policy=st.sampled_from([FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN]))
     def place(self, asked: list[Request], policy: Policy) -> None:
         fresh = {
             number: Request(

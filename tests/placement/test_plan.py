@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haein.placement.engine import BEST_FIT, FIRST_FIT, Policy, plan
+from haein.placement.engine import plan
 from haein.placement.model import Grant, Placement, Request, Snapshot
+from haein.placement.policies import BEST_FIT, FGD, FIRST_FIT, HAEIN, PACKED, Policy
 
 from .worlds import after, ask, fits_somewhere, node, requests, snapshots
 
-POLICIES = st.sampled_from([FIRST_FIT, BEST_FIT])
+POLICIES = st.sampled_from([FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN])
 
 
-def placed(snapshot: Snapshot, *asked: Request, policy: Policy = BEST_FIT) -> list[tuple[str, ...]]:
+def placed(snapshot: Snapshot, *asked: Request, policy: Policy = PACKED) -> list[tuple[str, ...]]:
     """The devices given to each request, by name, a CPU-only job as the name of its node."""
     numbered = [replace(request, id=number) for number, request in enumerate(asked)]
     made = plan(snapshot, numbered, policy)
@@ -30,43 +31,43 @@ def test_it_gives_whole_devices_of_one_node_with_their_units() -> None:
     assert made.refusals == ()
 
 
-def test_best_fit_puts_a_fraction_on_the_used_device_with_the_least_room_that_fits() -> None:
+def test_packed_puts_a_fraction_on_the_used_device_with_the_least_room_that_fits() -> None:
     assert placed(Snapshot((node("a", 1000, 700), node("b", 400, 500))), ask(1, 450)) == [("b/1",)]
 
 
-def test_best_fit_opens_a_whole_device_for_a_fraction_only_when_no_used_one_has_room() -> None:
+def test_packed_opens_a_whole_device_for_a_fraction_only_when_no_used_one_has_room() -> None:
     assert placed(Snapshot((node("a", 1000, 300),)), ask(1, 400)) == [("a/0",)]
 
 
-def test_best_fit_fills_one_device_with_fractions_before_it_opens_the_next() -> None:
+def test_packed_fills_one_device_with_fractions_before_it_opens_the_next() -> None:
     snapshot = Snapshot((node("a", 1000, 1000), node("b", 1000, 1000)))
     assert placed(snapshot, *[ask(1, 250)] * 5) == [("a/0",)] * 4 + [("a/1",)]
 
 
-def test_best_fit_puts_whole_devices_on_the_node_with_the_fewest_left() -> None:
+def test_packed_puts_whole_devices_on_the_node_with_the_fewest_left() -> None:
     assert placed(Snapshot((node("a", 1000, 1000, 1000), node("b", 1000, 0, 0))), ask(1)) == [("b/0",)]
 
 
-def test_best_fit_opens_few_whole_devices_even_where_that_leaves_more_on_the_used_ones() -> None:
+def test_packed_opens_few_whole_devices_even_where_that_leaves_more_on_the_used_ones() -> None:
     assert placed(Snapshot((node("a", 1000, 500), node("b", 900, 900))), ask(2, 500)) == [("b/0", "b/1")]
 
 
-def test_best_fit_counts_whole_devices_left_before_units_left() -> None:
+def test_packed_counts_whole_devices_left_before_units_left() -> None:
     assert placed(Snapshot((node("a", 1000, 1000, 100), node("b", 1000, 500, 900))), ask(1)) == [("b/0",)]
     assert placed(Snapshot((node("a", 1000, 500), node("b", 1000, 100))), ask(1)) == [("b/0",)]
 
 
-def test_best_fit_keeps_nodes_with_free_gpus_clear_of_jobs_without_any() -> None:
+def test_packed_keeps_nodes_with_free_gpus_clear_of_jobs_without_any() -> None:
     assert placed(Snapshot((node("a", 1000), node("b", 0), node("c", 200))), ask(0)) == [("b",)]
 
 
-def test_best_fit_breaks_ties_by_the_cpus_and_memory_left_and_then_by_order() -> None:
+def test_packed_breaks_ties_by_the_cpus_and_memory_left_and_then_by_order() -> None:
     for tight in (node("b", 1000, free_cpus=2000), node("b", 1000, free_memory_mb=2048)):
         assert placed(Snapshot((node("a", 1000), tight)), ask(1)) == [("b/0",)]
     assert placed(Snapshot((node("a", 1000), node("b", 1000))), ask(1)) == [("a/0",)]
 
 
-@pytest.mark.parametrize("policy", [FIRST_FIT, BEST_FIT])
+@pytest.mark.parametrize("policy", [FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN])
 def test_a_long_queue_of_one_shape_fills_the_cluster_and_no_more(policy: Policy) -> None:
     snapshot = Snapshot((node("a", 1000, 500), node("b", 1000)))
     made = plan(snapshot, [ask(1, 250, id=str(number)) for number in range(12)], policy)
@@ -158,11 +159,11 @@ def test_the_order_of_nodes_decides_only_between_equals(
 
 
 def score(snapshot: Snapshot, asked: list[Request]) -> list[tuple[int, ...]]:
-    """What best fit promises of a node, counted from outside: whole devices opened, then room left on those taken."""
+    """What packing promises of a node, counted from outside: whole devices opened, then room left on those taken."""
     by_id = {request.id: request for request in asked}
     free = {device.id: device.free for each in snapshot.nodes for device in each.devices}
     scores: list[tuple[int, ...]] = []
-    for placement in plan(snapshot, asked, BEST_FIT).placements:
+    for placement in plan(snapshot, asked, PACKED).placements:
         units = [free[grant.device_id] for grant in placement.grants]
         scores.append((units.count(1000), sum(units) - len(units) * by_id[placement.request_id].share))
     return scores

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haein.placement.engine import BEST_FIT, FIRST_FIT, Policy, ever_fits, plan
-from haein.placement.model import NodeState, Reason, Refusal, Request, Snapshot
+from haein.placement.engine import ever_fits, plan
+from haein.placement.model import Gang, NodeState, Reason, Refusal, Request, Snapshot
+from haein.placement.policies import BEST_FIT, FGD, FIRST_FIT, HAEIN, PACKED, Policy
 from haein.placement.sentences import TEMPLATES, Code, cores, english, memory
 
 from .worlds import after, ask, emptied, fits_somewhere, node, requests, snapshots
@@ -175,7 +176,7 @@ def test_a_refusal_speaks_of_what_the_requests_before_it_left() -> None:
     assert (second.params["whole"], "left" in second.params) == (1, False)
 
 
-@given(snapshots(), requests(), st.sampled_from([FIRST_FIT, BEST_FIT]))
+@given(snapshots(), requests(), st.sampled_from([FIRST_FIT, BEST_FIT, PACKED, FGD, HAEIN]))
 def test_every_refusal_is_true_and_its_nearest_request_fits(
     snapshot: Snapshot, asked: list[Request], policy: Policy
 ) -> None:
@@ -195,7 +196,8 @@ def test_every_refusal_is_true_and_its_nearest_request_fits(
         assert_nearest_fits(room, request, refusal.nearest)
 
 
-def assert_nearest_fits(room: Snapshot, request: Request, near: Request | None) -> None:
+def assert_nearest_fits(room: Snapshot, request: Request, near: Request | Gang | None) -> None:
+    assert not isinstance(near, Gang), "one request is not offered a gang"
     if near is None:
         part = replace(
             request,

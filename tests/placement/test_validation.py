@@ -49,8 +49,8 @@ def test_it_refuses_a_number_out_of_range(
     [
         (lambda: replace(NODE, devices=(replace(DEVICE, node="b"),)), "devices: 'gpu' says it is in node b, not in a."),
         (
-            lambda: replace(DEVICE, capacity=56),
-            "capacity: a device has 1000 units, not 56; MIG devices are not placed yet.",
+            lambda: replace(DEVICE, capacity=7),
+            "capacity: a device has 1000 units, or 56 in MIG mode, not 7.",
         ),
         (lambda: Snapshot((NODE, NODE)), "nodes: 'a' is there twice; each must be there once."),
         (
