@@ -271,6 +271,14 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 
 # --- the cluster and the money -----------------------------------------------------------------------------------
 
+HAEIN_BACKEND = env.text("HAEIN_BACKEND", "local")
+if HAEIN_BACKEND not in {"local", "simulator"}:
+    raise Misconfigured(f"HAEIN_BACKEND is {HAEIN_BACKEND!r}: it must be local or simulator")
+HAEIN_SIM_NODES = env.number("HAEIN_SIM_NODES", 129, least=1)
+HAEIN_SIM_DEVICES = env.number("HAEIN_SIM_DEVICES", 8, least=1)
+HAEIN_SIM_MODEL = env.text("HAEIN_SIM_MODEL", "B200")
+HAEIN_SIM_SPEED = env.number("HAEIN_SIM_SPEED", 1, least=1)
+HAEIN_SIM_SEED = env.number("HAEIN_SIM_SEED", 1)
 HAEIN_EMULATED_DEVICES = env.number("HAEIN_EMULATED_DEVICES", 8, least=1)
 HAEIN_EMULATED_MODEL = env.text("HAEIN_EMULATED_MODEL", "B200")
 HAEIN_EMULATED_MEMORY_MB = env.number("HAEIN_EMULATED_MEMORY_MB", 183_359, least=1)

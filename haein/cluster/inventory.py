@@ -7,46 +7,81 @@ from datetime import datetime
 
 from django.db import transaction
 
-from haein.cluster.backends.base import DeviceFact, NodeFact
+from haein.cluster.backends.base import NodeFact
 from haein.cluster.models import Device, DeviceModel, Node
 
 # How many reports this process has written down; whoever keeps something that follows from one looks here.
 reports = 0
 
+_NODE_FACTS = ("cpus", "memory_mb", "emulated", "present")
+_DEVICE_FACTS = ("node_id", "index", "model_id", "emulated", "present", "problem")
+
 
 @transaction.atomic
 def refresh(facts: Sequence[NodeFact], *, now: datetime) -> None:
-    """Write the report down; what it no longer names is kept as absent, so that nothing new is placed there."""
+    """Write the report down; what it no longer names is kept as absent, so that nothing new is placed there.
+
+    As many queries for a thousand devices as for one, and only what changed is written.
+    """
     global reports
     reports += 1
-    for fact in facts:
-        node, _ = Node.objects.update_or_create(
-            name=fact.name,
-            defaults={
-                "cpus": fact.cpus,
-                "memory_mb": fact.memory_mb,
-                "emulated": fact.emulated,
-                "present": True,
-                "seen_at": now,
-            },
-        )
-        _devices(node, fact.devices)
-    Node.objects.exclude(name__in=[fact.name for fact in facts]).filter(present=True).update(present=False)
+    _devices(facts, _nodes(facts, now), _models(facts))
 
 
-def _devices(node: Node, facts: Sequence[DeviceFact]) -> None:
-    for fact in facts:
-        model, _ = DeviceModel.objects.get_or_create(name=fact.model, defaults={"memory_mb": fact.memory_mb})
-        Device.objects.update_or_create(
-            uuid=fact.uuid,
-            defaults={
-                "node": node,
-                "index": fact.index,
-                "model": model,
-                "emulated": fact.emulated,
-                "present": True,
-                "problem": fact.problem,
-            },
+def _nodes(facts: Sequence[NodeFact], now: datetime) -> dict[str, int]:
+    """The key of every node by its name."""
+    known = {node.name: node for node in Node.objects.all()}
+    changed = []
+    # In one order whoever writes, or two writers at once could wait for each other.
+    for fact in sorted(facts, key=lambda fact: fact.name):
+        told = Node(
+            name=fact.name, cpus=fact.cpus, memory_mb=fact.memory_mb, emulated=fact.emulated, present=True, seen_at=now
         )
-    known = [fact.uuid for fact in facts]
-    node.devices.exclude(uuid__in=known).filter(present=True).update(present=False)
+        if not _is_as(known.get(fact.name), told, _NODE_FACTS):
+            changed.append(told)
+    if changed:
+        written = Node.objects.bulk_create(
+            changed, update_conflicts=True, unique_fields=["name"], update_fields=[*_NODE_FACTS, "seen_at"]
+        )
+        known |= {node.name: node for node in written}
+    names = {fact.name for fact in facts}
+    Node.objects.filter(name__in=names).update(seen_at=now)
+    Node.objects.exclude(name__in=names).filter(present=True).update(present=False)
+    return {name: node.pk for name, node in known.items()}
+
+
+def _models(facts: Sequence[NodeFact]) -> dict[str, int]:
+    told = {device.model: device.memory_mb for fact in facts for device in fact.devices}
+    known = dict(DeviceModel.objects.values_list("name", "pk"))
+    if missing := [DeviceModel(name=name, memory_mb=told[name]) for name in sorted(told.keys() - known.keys())]:
+        DeviceModel.objects.bulk_create(missing, ignore_conflicts=True)
+        known = dict(DeviceModel.objects.values_list("name", "pk"))
+    return known
+
+
+def _devices(facts: Sequence[NodeFact], nodes: dict[str, int], models: dict[str, int]) -> None:
+    told = {
+        device.uuid: Device(
+            uuid=device.uuid,
+            node_id=nodes[fact.name],
+            index=device.index,
+            model_id=models[device.model],
+            emulated=device.emulated,
+            present=True,
+            problem=device.problem,
+        )
+        for fact in facts
+        for device in fact.devices
+    }
+    known = {device.uuid: device for device in Device.objects.order_by()}
+    changed = [told[uuid] for uuid in sorted(told) if not _is_as(known.get(uuid), told[uuid], _DEVICE_FACTS)]
+    if changed:
+        fields = [name.removesuffix("_id") for name in _DEVICE_FACTS]
+        Device.objects.bulk_create(changed, update_conflicts=True, unique_fields=["uuid"], update_fields=fields)
+    # Those of a node that is not named stay as they were last seen: the node itself is absent.
+    named = {nodes[fact.name] for fact in facts}
+    Device.objects.filter(node_id__in=named, present=True).exclude(uuid__in=told).update(present=False)
+
+
+def _is_as(row: Node | Device | None, told: Node | Device, names: Sequence[str]) -> bool:
+    return row is not None and all(getattr(row, name) == getattr(told, name) for name in names)

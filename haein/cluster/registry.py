@@ -6,10 +6,22 @@ from django.conf import settings
 
 from haein.cluster.backends.base import Backend
 from haein.cluster.backends.local.backend import LocalBackend
+from haein.cluster.backends.simulator.backend import SimulatorBackend
 
 
 @cache
 def backend() -> Backend:
+    if settings.HAEIN_BACKEND == "simulator":
+        return SimulatorBackend(
+            settings.HAEIN_VAR,
+            nodes=settings.HAEIN_SIM_NODES,
+            devices=settings.HAEIN_SIM_DEVICES,
+            model=settings.HAEIN_SIM_MODEL,
+            device_memory_mb=settings.HAEIN_EMULATED_MEMORY_MB,
+            speed=settings.HAEIN_SIM_SPEED,
+            seed=settings.HAEIN_SIM_SEED,
+            service_gid=settings.HAEIN_SERVICE_GID,
+        )
     return LocalBackend(
         settings.HAEIN_VAR,
         emulated_devices=settings.HAEIN_EMULATED_DEVICES,

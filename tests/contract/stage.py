@@ -15,6 +15,7 @@ from uuid import UUID
 
 from haein.cluster.backends.base import Backend, Launch, LogLine, Phase, Sight, SliceGrant
 from haein.cluster.backends.local.backend import LocalBackend
+from haein.cluster.backends.simulator.backend import SimulatorBackend
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -127,7 +128,33 @@ class LocalStage(Stage):
             shutil.rmtree(self.var)
 
 
-STAGES: dict[str, Callable[[], Stage]] = {"local": LocalStage}
+class SimulatorStage(Stage):
+    """A cluster on paper whose clock moves on a little whenever it is looked at, so that nothing waits for it."""
+
+    quick = "echo hello; simulate 1s"
+    endless = "simulate 1h"
+
+    def __init__(self, *, tick: float = 0.005, **settings: Any) -> None:
+        super().__init__()
+        self.var = Path(tempfile.mkdtemp(prefix="haein-", dir="/var/tmp"))
+        self.now, self.tick = time.time(), tick
+        self.settings: dict[str, Any] = {"nodes": 3, "speed": 100, "clock": self._look_at_clock, **settings}
+        self.backend = self.another()
+
+    def another(self, **settings: Any) -> SimulatorBackend:
+        """The same cluster as another process sees it."""
+        return SimulatorBackend(self.var, **{**self.settings, **settings})
+
+    def _look_at_clock(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.var)
+
+
+STAGES: dict[str, Callable[[], Stage]] = {"local": LocalStage, "simulator": SimulatorStage}
 
 
 def alive(*words: str) -> list[int]:
