@@ -5,7 +5,6 @@ Nothing here remembers what runs: the folder of each attempt says it all, so any
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import shutil
@@ -13,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from uuid import UUID
@@ -46,6 +44,7 @@ from haein.cluster.backends.local import (
     processes,
     records,
 )
+from haein.cluster.backends.locking import alone
 
 RUNNER = Path(__file__).with_name("runner.py")
 START_WAIT_S = 0.3
@@ -98,7 +97,7 @@ class LocalBackend(Backend):
     def launch(self, launch: Launch) -> None:
         try:
             folder = preparing.make_attempt_folder(self._layout, launch.attempt_id, self._service_gid)
-            with _alone(folder):
+            with alone(folder):
                 if not _has_begun(folder):
                     self._launch(launch, folder)
         except OSError as error:
@@ -197,17 +196,6 @@ def _environment(folder: Path) -> Environment:
             if key.strip() in ("version", "version_info"):
                 description = f"Python {value.strip()}"
     return Environment(folder.name, description, ready=(folder / preparing.READY).exists())
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One launcher of an attempt at a time, over all processes; the kernel lets go when a launcher dies."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _has_begun(folder: Path) -> bool:

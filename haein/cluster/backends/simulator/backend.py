@@ -38,6 +38,7 @@ from haein.cluster.backends.base import (
 )
 from haein.cluster.backends.local import job_files, uploads
 from haein.cluster.backends.local.records import sync_folder
+from haein.cluster.backends.locking import alone
 from haein.cluster.backends.simulator import futures, output
 from haein.cluster.backends.simulator.failures import MEAN_BETWEEN_S, Failures
 from haein.cluster.backends.simulator.futures import End, Future
@@ -141,8 +142,11 @@ class SimulatorBackend(Backend):
                 uploads.place(Path(launch.upload), launch.upload_name, aside, UPLOAD_CAP)
             if any(aside.glob(f"{futures.CHECKPOINT}*")):
                 raise Refused(f"The upload holds a name that begins with {futures.CHECKPOINT!r}: rename it.")
-            with suppress(OSError):  # another launcher of the same attempt was faster
-                aside.rename(work)
+            # Another launcher of the same attempt may be as fast, and an empty folder would be replaced by a rename
+            # while that one is putting a file into it.
+            with alone(self._work):
+                if not work.exists():
+                    aside.rename(work)
         finally:
             uploads.discard(aside)
 
