@@ -144,15 +144,9 @@ def job_events(job: Job) -> dict[str, Any]:
 
 def cluster(scope: Scope, *, now: datetime) -> dict[str, Any]:
     """Every device and how full it is; who holds it only where the reader may know."""
-    held: dict[int, list[Allocation]] = {}
-    for allocation in scheduling.held():
-        held.setdefault(allocation.device_id, []).append(allocation)
-    devices: dict[int, list[dict[str, Any]]] = {}
-    for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
-        devices.setdefault(device.node_id, []).append(_device(device, held.get(device.pk, []), scope))
-    used = scheduling.used_by_node()
     nodes = [
-        _node(node, devices.get(node.pk, []), *used.get(node.pk, (0, 0))) for node in Node.objects.order_by("name")
+        _node(each.node, [_device(device, held, scope) for device, held in each.devices], each.cpus, each.memory_mb)
+        for each in scheduling.occupied()
     ]
     everything = [device for node in nodes for device in node["devices"]]
     return {

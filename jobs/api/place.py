@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from haein.cluster.models import Device, Node
+from haein.cluster.models import Device
 from haein.tenants.api import Door
 from haein.tenants.models import Token
 from haein.tenants.scope import Scope
@@ -28,29 +28,19 @@ class NodesView(Door):
         description="Holdings of other teams are shown without their names.", responses=shapes.NodesShape,
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        held: dict[int, list[Allocation]] = {}
-        for allocation in scheduling.held():
-            held.setdefault(allocation.device_id, []).append(allocation)
-        devices: dict[int, list[dict[str, Any]]] = {}
-        for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
-            devices.setdefault(device.node_id, []).append(_device(device, held.get(device.pk, []), self.reach))
-        used = scheduling.used_by_node()
-        nodes = Node.objects.order_by("name")
-        return Response(
-            shapes.page([_node(node, devices.get(node.pk, []), *used.get(node.pk, (0, 0))) for node in nodes])
-        )
+        return Response(shapes.page([_node(each, self.reach) for each in scheduling.occupied()]))
 
 
-def _node(node: Node, devices: list[dict[str, Any]], cpus: int, memory_mb: int) -> dict[str, Any]:
+def _node(each: scheduling.Occupied, scope: Scope) -> dict[str, Any]:
     return {
-        "name": node.name,
-        "present": node.present,
-        "emulated": node.emulated,
-        "cpus": node.cpus / 1000,
-        "cpus_used": cpus / 1000,
-        "memory_mb": node.memory_mb,
-        "memory_mb_used": memory_mb,
-        "devices": devices,
+        "name": each.node.name,
+        "present": each.node.present,
+        "emulated": each.node.emulated,
+        "cpus": each.node.cpus / 1000,
+        "cpus_used": each.cpus / 1000,
+        "memory_mb": each.node.memory_mb,
+        "memory_mb_used": each.memory_mb,
+        "devices": [_device(device, held, scope) for device, held in each.devices],
     }
 
 

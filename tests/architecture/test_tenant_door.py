@@ -16,7 +16,7 @@ OWNED = {model.__name__ for model in apps.get_models() if issubclass(model, Owne
 PAST_THE_DOOR: dict[tuple[str, str, str], str] = {}
 # The same for functions that hand out rows of all teams: (path, function, what is called).
 ALL_TEAMS = {
-    ("dashboard/boards.py", "cluster", "scheduling.held"): "a stranger's holdings are shown without name or link",
+    ("dashboard/boards.py", "cluster", "scheduling.occupied"): "a stranger's holdings are shown without name or link",
 }
 
 
@@ -55,10 +55,10 @@ def test_no_page_writes_a_query_of_its_own() -> None:
 
 def test_whoever_shows_all_teams_says_why() -> None:
     shown = {
-        (path, node.name, "scheduling.held")
+        (path, node.name, "scheduling.occupied")
         for path, tree in trees("dashboard")
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and "scheduling.held(" in ast.unparse(node)
+        if isinstance(node, ast.FunctionDef) and "scheduling.occupied(" in ast.unparse(node)
     }
     assert shown == set(ALL_TEAMS)
 
