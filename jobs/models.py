@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from haein.cluster.models import Device, Node
 from haein.lib import ids
 from haein.tenants.models import Owned, Team, User
+from jobs.spec import Near
 from jobs.states import ACTIVE, ENDED, OPEN, State
 
 STATE_NAMES = {
@@ -46,7 +47,9 @@ class Upload(Owned):
 class Job(Owned):
     """A job: its spec, its state, and what the queue needs to know of it.
 
-    CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds.
+    CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds. What is asked for
+    (GPUs, CPUs, memory) is for each of its workers; they start together or not at all. `profile` is a MIG profile, `near`
+    how near each other the workers should be, or must be.
     """
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
@@ -61,8 +64,16 @@ class Job(Owned):
     environment = models.CharField(max_length=200)
     gpus = models.PositiveIntegerField()
     share = models.PositiveIntegerField()
+    gpu_memory_mb = models.PositiveIntegerField(default=0)
+    profile = models.CharField(max_length=20, blank=True)
+    gpu_model = models.CharField(max_length=80, blank=True)
     cpus = models.PositiveIntegerField()
     memory_mb = models.PositiveIntegerField()
+    workers = models.PositiveIntegerField(default=1)
+    near = models.CharField(max_length=10, default=Near.ANY.value)
+    near_required = models.BooleanField(default=False)
+    pool = models.CharField(max_length=60, blank=True)
+    labels = ArrayField(models.CharField(max_length=60), default=list)
     time_limit_s = models.PositiveIntegerField()
     retries = models.PositiveIntegerField(default=0)
     priority = models.IntegerField(default=0)
@@ -85,6 +96,7 @@ class Job(Owned):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(state__in=[s.value for s in State]), name="job_state"),
             models.CheckConstraint(condition=Q(share__gte=1, share__lte=1000), name="job_share"),
+            models.CheckConstraint(condition=Q(workers__gte=1), name="job_workers"),
             models.CheckConstraint(
                 condition=Q(ended_at=None, state__in=_values(OPEN))
                 | Q(ended_at__isnull=False, state__in=_values(ENDED)),
@@ -118,7 +130,10 @@ class Job(Owned):
 
 
 class Attempt(Owned):
-    """One run of a job on one node. `launched_at` is the lease of whoever is launching it."""
+    """One run of a job. `launched_at` is the lease of whoever is launching it.
+
+    `node` is where it runs, or the first of its workers; CPUs (thousandths of a core) and memory (MiB) are for each worker.
+    """
 
     team_path = "job__team_id"
 
@@ -155,8 +170,29 @@ class Attempt(Owned):
         ]
 
 
+class Worker(Owned):
+    """A further worker of a gang: rank 0 runs on the attempt's own node, the ranks from 1 on those named here."""
+
+    team_path = "attempt__job__team_id"
+
+    attempt = models.ForeignKey(Attempt, models.PROTECT, related_name="workers")
+    rank = models.PositiveIntegerField()
+    node = models.ForeignKey(Node, models.PROTECT)
+
+    class Meta:
+        ordering: ClassVar = ["rank"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["attempt", "rank"], name="worker_once"),
+            models.CheckConstraint(condition=Q(rank__gte=1), name="worker_rank"),
+        ]
+
+
 class Allocation(Owned):
-    """A share of one device that an attempt held, in thousandths; what billing pulls.
+    """A slice of one device that an attempt held; what billing pulls.
+
+    Of a whole device or a share, `units` are thousandths of it and `memory` is MiB of its memory. Of a MIG instance
+    (`profile`, and the memory slice it starts at) both are 56ths: 8 a compute slice, 7 a memory slice. `weight` is the part
+    of the device's price that it costs, in thousandths: those of one device never add up to more than 1,000.
 
     It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
     is waived because the operator's machine was at fault. The last two are the runner's own clock readings.
@@ -165,8 +201,13 @@ class Allocation(Owned):
     team_path = "attempt__job__team_id"
 
     attempt = models.ForeignKey(Attempt, models.PROTECT, related_name="allocations")
+    rank = models.PositiveIntegerField(default=0)
     device = models.ForeignKey(Device, models.PROTECT, related_name="allocations")
     units = models.PositiveIntegerField()
+    memory = models.PositiveIntegerField(default=0)
+    profile = models.CharField(max_length=20, blank=True)
+    start = models.PositiveSmallIntegerField(null=True)
+    weight = models.PositiveIntegerField()
     held_from = models.DateTimeField()
     billable_from = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -175,8 +216,13 @@ class Allocation(Owned):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["attempt", "device"], name="allocation_once"),
+            models.UniqueConstraint(fields=["attempt", "rank", "device"], name="allocation_once"),
             models.CheckConstraint(condition=Q(units__gt=0), name="allocation_units"),
+            models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="allocation_weight"),
+            models.CheckConstraint(
+                condition=Q(profile="", start=None) | (~Q(profile="") & Q(start__isnull=False)),
+                name="allocation_instance",
+            ),
             models.CheckConstraint(
                 condition=Q(ended_at=None) | Q(billable_from=None) | Q(ended_at__gte=F("billable_from")),
                 name="allocation_interval",

@@ -5,23 +5,44 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from django.utils.translation import gettext as _
 
 from haein.lib.errors import Invalid
+from haein.placement import mig
 
 MOST_GPUS = 64
+MOST_WORKERS = 1024
+MOST_GPU_MEMORY_MB = 4 << 20
 MOST_CPUS = 1_024_000
 MOST_MEMORY_MB = 16 << 20
 MOST_TIME_S = 90 * 86_400
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAG = re.compile(r"[\w.:/-]+")
+_LABEL = re.compile(r"[\w.:/=-]+")
+_MODEL = re.compile(r"[\w .:/|-]+")
+
+
+class Near(StrEnum):
+    """How near each other a gang's workers are best: on one node (one NVLink domain), in one rack, one pod, anywhere."""
+
+    NODE = "node"
+    RACK = "rack"
+    POD = "pod"
+    ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A job as asked for. `share` in thousandths of each GPU, `cpus` in thousandths of a core, `memory_mb` in MiB."""
+    """A job as asked for. `share` in thousandths of each GPU, `cpus` in thousandths of a core, `memory_mb` in MiB.
+
+    `gpus` are slices of one kind: whole devices, shares of them with `gpu_memory_mb` of their memory (0: as large a share of
+    it), or instances of a MIG `profile`. All of it is for each of `workers`, which start together or not at all, as `near`
+    each other as can be, or not at all where that is required. Of a `gpu_model` ("A|B": of either), in a `pool`, on nodes
+    with all the `labels`; empty means any.
+    """
 
     name: str
     command: str
@@ -29,8 +50,16 @@ class Spec:
     variables: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 1
     share: int = 1000
+    gpu_memory_mb: int = 0
+    profile: str = ""
+    gpu_model: str = ""
     cpus: int = 1000
     memory_mb: int = 2048
+    workers: int = 1
+    near: str = Near.ANY
+    near_required: bool = False
+    pool: str = ""
+    labels: Sequence[str] = ()
     time_limit_s: int = 3600
     retries: int = 0
     priority: int = 0
@@ -48,7 +77,14 @@ class Spec:
             ("command", self._command()),
             ("variables", self._variables()),
             ("gpus", _between(self.gpus, 0, MOST_GPUS, _("GPUs"))),
-            ("share", _between(self.share, 1, 1000, _("thousandths of a GPU"))),
+            ("share", self._share()),
+            ("gpu_memory_mb", self._gpu_memory()),
+            ("profile", self._profile()),
+            ("gpu_model", self._gpu_model()),
+            ("workers", _between(self.workers, 1, MOST_WORKERS, _("workers"))),
+            ("near", self._near()),
+            ("pool", self._pool()),
+            ("labels", self._labels()),
             ("cpus", _between(self.cpus, 100, MOST_CPUS, _("thousandths of a CPU core"))),
             ("memory_mb", _between(self.memory_mb, 64, MOST_MEMORY_MB, _("MiB of memory"))),
             ("time_limit_s", _between(self.time_limit_s, 1, MOST_TIME_S, _("seconds"))),
@@ -82,6 +118,51 @@ class Spec:
             if "\x00" in value or len(value) > 10_000:
                 return _("%(name)s: a value has at most 10,000 characters.") % {"name": name}
         return _("At most 200 variables.") if len(self.variables) > 200 else ""
+
+    def _share(self) -> str:
+        if self.profile and self.share != 1000:
+            return _("A MIG instance has the share of its profile: ask for a profile or for a share, not for both.")
+        return _between(self.share, 1, 1000, _("thousandths of a GPU"))
+
+    def _gpu_memory(self) -> str:
+        if not self.gpu_memory_mb:
+            return ""
+        if self.profile:
+            return _("A MIG instance has the memory of its profile: leave this out.")
+        if self.share == 1000:
+            return _("A whole GPU comes with all its memory: leave this out, or ask for a smaller share.")
+        return _between(self.gpu_memory_mb, 1, MOST_GPU_MEMORY_MB, _("MiB of GPU memory"))
+
+    def _profile(self) -> str:
+        if not self.profile or self.profile in mig.NAMES:
+            return _("A profile is a slice of a GPU: ask for at least one.") if self.profile and not self.gpus else ""
+        return _("There is no MIG profile “%(profile)s”. There are: %(profiles)s.") % {
+            "profile": self.profile,
+            "profiles": ", ".join(sorted(mig.NAMES)),
+        }
+
+    def _gpu_model(self) -> str:
+        if not self.gpu_model or (len(self.gpu_model) <= 80 and _MODEL.fullmatch(self.gpu_model)):
+            return ""
+        return _("A GPU model is named as the cluster's page names it, for example B200; two of them as H100|H200.")
+
+    def _near(self) -> str:
+        if self.near not in set(Near):
+            return _("Workers can be near each other as: %(choices)s.") % {"choices": ", ".join(Near)}
+        return ""
+
+    def _pool(self) -> str:
+        if not self.pool or (len(self.pool) <= 60 and _TAG.fullmatch(self.pool)):
+            return ""
+        return _("A pool's name has at most 60 letters, digits, or any of . : / _ -")
+
+    def _labels(self) -> str:
+        if len(self.labels) > 20:
+            return _("At most 20 labels.")
+        wrong = next((label for label in self.labels if len(label) > 60 or not _LABEL.fullmatch(label)), None)
+        if wrong is None:
+            return ""
+        return _("“%(label)s”: a label has at most 60 letters, digits, or any of . : / = _ -") % {"label": wrong}
 
     def _tags(self) -> str:
         if len(self.tags) > 20:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
@@ -19,7 +20,11 @@ class DeviceModel(models.Model):
 
 
 class Node(models.Model):
-    """A machine. CPUs in thousandths of a core, memory in MiB: what jobs may use of it."""
+    """A machine. CPUs in thousandths of a core, memory in MiB: what jobs may use of it.
+
+    Pool, labels, rack and pod as the backend reports them ("" where it knows none). A node that is drained takes no new
+    work; what runs on it ends in its own time.
+    """
 
     name = models.CharField(max_length=253, unique=True)
     cpus = models.PositiveIntegerField()
@@ -27,9 +32,19 @@ class Node(models.Model):
     emulated = models.BooleanField()
     present = models.BooleanField(default=True)
     seen_at = models.DateTimeField()
+    pool = models.CharField(max_length=60, blank=True)
+    labels = ArrayField(models.CharField(max_length=60), default=list, blank=True)
+    rack = models.CharField(max_length=60, blank=True)
+    pod = models.CharField(max_length=60, blank=True)
+    drained_at = models.DateTimeField(null=True)
+    drain_reason = models.CharField(max_length=200, blank=True)
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def usable(self) -> bool:
+        return self.present and self.drained_at is None
 
 
 class Device(models.Model):
