@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,10 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import DeviceModel
+from haein.placement.model import Snapshot
+from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Token
+from jobs import replays
 from jobs.spec import Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
@@ -165,3 +169,114 @@ class PriceForm(forms.Form):
     valid_from = forms.DateTimeField(
         label=_("Valid from (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
+
+
+class ReplayForm(forms.Form):
+    """What an operator wants replayed; `asked()` is in the system's units."""
+
+    POLICY_NAMES = {
+        "firstfit": _("the first node with room"),
+        "bestfit": _("the node with the least left"),
+        "fgd": _("least fragmentation, as published"),
+        "packed": _("fill what is begun, keep nodes whole"),
+        "haein": _("the default, settled for this mix of jobs"),
+    }
+
+    source = forms.ChoiceField(
+        label=_("Jobs"),
+        choices=[("own", _("Our own jobs, submitted in these days")), ("file", _("A trace from a file"))],
+        widget=forms.RadioSelect,
+        initial="own",
+    )
+    since = forms.DateField(label=_("First day"), widget=forms.DateInput(attrs={"type": "date"}), required=False)
+    until = forms.DateField(label=_("Last day"), widget=forms.DateInput(attrs={"type": "date"}), required=False)
+    trace = forms.FileField(
+        label=_("Trace"),
+        required=False,
+        help_text=_("A CSV with openb’s columns and its three times, or with Muri’s; up to 8 MiB, .gz too."),
+    )
+    policies = forms.MultipleChoiceField(
+        label=_("Policies"),
+        choices=[(name, POLICY_NAMES[name]) for name in POLICIES],
+        widget=forms.CheckboxSelectMultiple,
+        initial=["bestfit", HAEIN.name],
+    )
+    own = forms.BooleanField(label=_("Our cluster as it is"), required=False, initial=True)
+    nodes = forms.CharField(
+        label=_("And with other numbers of nodes"),
+        required=False,
+        widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
+        help_text=_("With commas between them: 96, 129, 160."),
+    )
+    kind = forms.ChoiceField(
+        label=_("Those nodes are"),
+        choices=[("ours", _("like ours, in turn")), ("other", _("all as described here:"))],
+        widget=forms.RadioSelect,
+        initial="ours",
+    )
+    gpus = forms.IntegerField(label=_("GPUs"), min_value=1, max_value=64, required=False)
+    model = forms.CharField(label=_("GPU model"), max_length=80, required=False)
+    cpus = forms.DecimalField(label=_("CPU cores"), min_value=1, max_value=100_000, decimal_places=3, required=False)
+    memory_gb = forms.DecimalField(
+        label=_("Memory, in GiB"), min_value=1, max_value=1_000_000, decimal_places=4, required=False
+    )
+
+    def clean_nodes(self) -> tuple[int, ...]:
+        words = self.cleaned_data["nodes"].replace(",", " ").split()
+        if not all(word.isascii() and word.isdigit() and len(word) < 9 for word in words):
+            raise forms.ValidationError(_("Write whole numbers with commas between them, such as 96, 129, 160."))
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        if data.get("source") == "file":
+            self._need("trace", _("Choose a file, or replay our own jobs."))
+            if data.get("trace") and data["trace"].size > replays.MOST_BYTES:
+                self.add_error("trace", _("The file is larger than 8 MiB: give a part of it, or pack it with gzip."))
+        else:
+            for name in ("since", "until"):
+                self._need(name, _("Choose a day."))
+        if data.get("kind") == "other" and data.get("nodes"):
+            for name in ("gpus", "model", "cpus", "memory_gb"):
+                self._need(name, _("Say it, or take nodes like ours."))
+        return data
+
+    def _need(self, name: str, sentence: Any) -> None:
+        if not self.cleaned_data.get(name) and name not in self.errors:
+            self.add_error(name, sentence)
+
+    def asked(self) -> replays.Asked:
+        """What the cleaned form asks for."""
+        data = self.cleaned_data
+        own_jobs = data["source"] == "own"
+        kind = None
+        if data["kind"] == "other" and data["nodes"]:
+            memory_mb = int(data["memory_gb"] * 1024)
+            kind = replays.NodeKind(data["gpus"], data["model"].strip(), int(data["cpus"] * 1000), memory_mb)
+        return replays.Asked(
+            policies=tuple(data["policies"]),
+            own=data["own"],
+            nodes=data["nodes"],
+            kind=kind,
+            since=_midnight(data["since"]) if own_jobs else None,
+            until=_midnight(data["until"]) + timedelta(days=1) if own_jobs else None,
+        )
+
+    @staticmethod
+    def initial_of(ours: Snapshot, today: date) -> dict[str, Any]:
+        """The last 30 days, and a node like the first of ours."""
+        days = {"since": today - timedelta(days=29), "until": today}
+        node = next((node for node in ours.nodes if node.devices), None)
+        if node is None:
+            return {**days, "kind": "other", "own": False}
+        return {
+            **days,
+            "gpus": len(node.devices),
+            "model": node.devices[0].model,
+            "cpus": Decimal(node.cpus) / 1000,
+            "memory_gb": Decimal(node.memory_mb) / 1024,
+        }
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
