@@ -101,7 +101,6 @@ def over_time(lines: Sequence[Line], *, unit: str) -> dict[str, Any]:
         "layout": {
             "xaxis": {"type": "linear", "ticksuffix": f" {suffix}", "hoverformat": ".1f"},
             "yaxis": {"title": {"text": unit}, "rangemode": "tozero"},
-            "meta": {"even": True},
         },
     }
 

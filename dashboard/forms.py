@@ -171,16 +171,17 @@ class PriceForm(forms.Form):
     )
 
 
+POLICY_NAMES = {
+    "firstfit": _("the first node with room"),
+    "bestfit": _("the node with the least left"),
+    "fgd": _("least fragmentation, as published"),
+    "packed": _("fill what is begun, keep nodes whole"),
+    "haein": _("the default, settled for this mix of jobs"),
+}
+
+
 class ReplayForm(forms.Form):
     """What an operator wants replayed; `asked()` is in the system's units."""
-
-    POLICY_NAMES = {
-        "firstfit": _("the first node with room"),
-        "bestfit": _("the node with the least left"),
-        "fgd": _("least fragmentation, as published"),
-        "packed": _("fill what is begun, keep nodes whole"),
-        "haein": _("the default, settled for this mix of jobs"),
-    }
 
     source = forms.ChoiceField(
         label=_("Jobs"),

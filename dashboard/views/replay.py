@@ -77,7 +77,7 @@ def _listed(
 ) -> HttpResponse:
     found = replays.newest(by=operator).defer("trace", "result")
     page = Paginator(found, PAGE).get_page(request.GET.get("page"))
-    page.object_list = [boards.row(each) for each in page.object_list]
+    page.object_list = [boards.row(each) for each in page.object_list]  # type: ignore[misc]
     response = render(request, template, {**context, "page": page}, status=status)
     response["Vary"] = "HX-Request"
     return response
