@@ -17,7 +17,7 @@ from haein.cluster.models import Node
 from haein.lib import clock
 from haein.placement import rehearsal, replay, traces
 from haein.placement.mix import Mix
-from haein.placement.model import WHOLE, DeviceState, Gang, Near, NodeState, Request, Snapshot
+from haein.placement.model import WHOLE, DeviceState, Gang, NodeState, Request, Snapshot
 from haein.placement.policies import HAEIN, POLICIES
 from jobs import replays, scheduling
 from jobs.models import Job, Replay
@@ -30,10 +30,11 @@ REPORT_S = 0.5
 MOST_SHAPES = 150
 # How much of a run under the default policy goes into settling it first.
 SETTLING = 0.2
-_NEAR = {"node": Near.NODE, "rack": Near.RACK, "pod": Near.POD, "any": Near.ANYWHERE}
-_FIELDS = (
-    *("id", "created_at", "priority", "gpus", "share", "cpus", "memory_mb", "gpu_model", "gpu_memory_mb", "profile"),
-    *("pool", "labels", "workers", "near", "near_required", "attempts__started_at", "attempts__ended_at"),
+# What of a job placement is asked for. Of all jobs alike there is one request: a hundred thousand of them would be most
+# of the memory that a month takes.
+_SHAPE = (
+    *("gpus", "share", "cpus", "memory_mb", "gpu_model", "gpu_memory_mb", "profile", "pool", "workers"),
+    *("near", "near_required", "labels"),
 )
 
 
@@ -190,23 +191,23 @@ def own_jobs(since: datetime, until: datetime, *, now: datetime) -> _Trace:
     rows = Job.objects.filter(created_at__gte=since, created_at__lt=until).order_by("created_at", "id")
     trace = _Trace([])
     shapes: dict[tuple[Any, ...], Request | Gang] = {}
-    for asked, attempts in _by_job(rows.values_list(*_FIELDS).iterator(chunk_size=5000)):
+    for asked, attempts in _by_job(
+        rows.values_list(
+            "id", "created_at", "priority", *_SHAPE, "attempts__started_at", "attempts__ended_at"
+        ).iterator(chunk_size=5000)
+    ):
         ran = [(began, ended or now) for began, ended in attempts if began]
         if not ran:
             trace.never_ran += 1
             continue
         trace.running += any(ended is None for _began, ended in attempts)
         seconds = sum((ended - began).total_seconds() for began, ended in ran)
-        created_at, priority, *shape = asked
-        shape[_LABELS] = frozenset(shape[_LABELS])
-        known = tuple(shape)
-        if known not in shapes:
-            shapes[known] = _request(*shape)
-        trace.jobs.append(traces.Job(shapes[known], int(created_at.timestamp()), int(seconds), priority))
+        created_at, priority, *values, labels = asked
+        shape = (*values, *labels)
+        if shape not in shapes:
+            shapes[shape] = scheduling.request_of(Job(**dict(zip(_SHAPE, (*values, labels), strict=True))))
+        trace.jobs.append(traces.Job(shapes[shape], int(created_at.timestamp()), int(seconds), priority))
     return trace
-
-
-_LABELS = 8  # among what makes the shape of a row of _FIELDS
 
 
 def _by_job(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], list[tuple[datetime, datetime]]]]:
@@ -221,36 +222,6 @@ def _by_job(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], 
         attempts.append((began, ended))
     if last is not None:
         yield last[1:], attempts
-
-
-def _request(
-    gpus: int,
-    share: int,
-    cpus: int,
-    memory_mb: int,
-    model: str,
-    gpu_memory_mb: int,
-    profile: str,
-    pool: str,
-    labels: frozenset[str],
-    workers: int,
-    near: str,
-    required: bool,
-) -> Request | Gang:
-    """One for all jobs of a shape: a hundred thousand of them would be most of the memory that a month takes."""
-    each = Request(
-        id="",
-        gpus=gpus,
-        share=share,
-        cpus=cpus,
-        memory_mb=memory_mb,
-        model=model,
-        gpu_memory_mb=gpu_memory_mb,
-        profile=profile,
-        pool=pool,
-        labels=labels,
-    )
-    return Gang(each=each, members=workers, near=_NEAR[near], required=required) if workers > 1 else each
 
 
 # What it is replayed on.
