@@ -74,7 +74,7 @@ def _nodes(count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One policy on one cluster: what was measured, and what it would cost; micro-units, None where a price is missing."""
+    """One policy on one cluster: what was measured, and what it would cost: micro-units, None where no price is."""
 
     found: Mapping[str, Any]
     name: str

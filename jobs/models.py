@@ -269,11 +269,12 @@ class Pulse(models.Model):
 
 
 class Replay(models.Model):
-    """A trace run on paper under several policies and cluster sizes, for operators: the wish, how far it is, the outcome.
+    """A trace run on paper under several policies and cluster sizes, for operators: the wish, how far it is, the result.
 
-    `asked` is replays.Asked as JSON, `result` what replaying.py made of it. `trace` is an uploaded file as it came, empty
-    for our own jobs and once the replay has ended. `lease` names the one try that may write, until `leased_until`: a
-    replay is the same each time, so one whose worker died simply runs again. `progress` is in thousandths.
+    `asked` is replays.Asked as JSON, `result` what replaying.py made of it. `trace` is an uploaded file as it came,
+    empty for our own jobs and once the replay has ended. `lease` names the one try that may write, until
+    `leased_until`: a replay is the same each time, so one whose worker died simply runs again. `progress` is in
+    thousandths.
     """
 
     class State(models.TextChoices):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import structlog
@@ -188,40 +190,26 @@ def own_jobs(since: datetime, until: datetime, *, now: datetime) -> _Trace:
     A job's duration is the time that its attempts ran, from start to end, added up: what went wrong and was run again
     is one longer run. One that never ran is counted and left out. Priorities count, who submitted does not.
     """
-    rows = Job.objects.filter(created_at__gte=since, created_at__lt=until).order_by("created_at", "id")
+    wanted = Job.objects.filter(created_at__gte=since, created_at__lt=until).order_by("created_at", "id")
+    rows = wanted.values_list("id", "created_at", "priority", *_SHAPE, "attempts__started_at", "attempts__ended_at")
     trace = _Trace([])
     shapes: dict[tuple[Any, ...], Request | Gang] = {}
-    for asked, attempts in _by_job(
-        rows.values_list(
-            "id", "created_at", "priority", *_SHAPE, "attempts__started_at", "attempts__ended_at"
-        ).iterator(chunk_size=5000)
-    ):
-        ran = [(began, ended or now) for began, ended in attempts if began]
+    for _job, attempts in groupby(rows.iterator(chunk_size=5000), key=itemgetter(0)):
+        spans = [(began, ended, asked) for *asked, began, ended in attempts]
+        ran = [(ended or now) - began for began, ended, _asked in spans if began]
         if not ran:
             trace.never_ran += 1
             continue
-        trace.running += any(ended is None for _began, ended in attempts)
-        seconds = sum((ended - began).total_seconds() for began, ended in ran)
-        created_at, priority, *values, labels = asked
+        trace.running += any(ended is None for _began, ended, _asked in spans)
+        _id, created_at, priority, *values, labels = spans[0][2]
         shape = (*values, *labels)
         if shape not in shapes:
-            shapes[shape] = scheduling.request_of(Job(**dict(zip(_SHAPE, (*values, labels), strict=True))))
-        trace.jobs.append(traces.Job(shapes[shape], int(created_at.timestamp()), int(seconds), priority))
+            # Without an id: of two jobs in one second the row that came first stays first.
+            one = Job(id=None, labels=labels, **dict(zip(_SHAPE, values, strict=False)))
+            shapes[shape] = scheduling.request_of(one)
+        seconds = int(sum(ran, timedelta()).total_seconds())
+        trace.jobs.append(traces.Job(shapes[shape], int(created_at.timestamp()), seconds, priority))
     return trace
-
-
-def _by_job(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], list[tuple[datetime, datetime]]]]:
-    """A job's own columns, and (start, end) of each attempt: rows of one job follow each other."""
-    last: tuple[Any, ...] | None = None
-    attempts: list[tuple[datetime, datetime]] = []
-    for *asked, began, ended in rows:
-        if last is None or last[0] != asked[0]:
-            if last is not None:
-                yield last[1:], attempts
-            last, attempts = tuple(asked), []
-        attempts.append((began, ended))
-    if last is not None:
-        yield last[1:], attempts
 
 
 # What it is replayed on.
