@@ -269,7 +269,7 @@ class Pulse(models.Model):
 
 
 class Replay(models.Model):
-    """A trace run on paper under several policies and cluster sizes, for operators: the wish, how far it is, the result.
+    """A trace run on paper under several policies and cluster sizes, for operators: the wish, its progress, the result.
 
     `asked` is replays.Asked as JSON, `result` what replaying.py made of it. `trace` is an uploaded file as it came,
     empty for our own jobs and once the replay has ended. `lease` names the one try that may write, until

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from haein.placement import devices, mig
 from haein.placement.devices import NOTHING, Devices
-from haein.placement.kinds import Class, Kinds, Node
+from haein.placement.kinds import Class, Kinds, Node, admits
 from haein.placement.mix import Mix, Shape, shape_of
 from haein.placement.model import (
     WHOLE,
@@ -275,6 +275,18 @@ class Cluster:
             profile.memory * mig.MEMORY_UNITS,
             request.profile,
             start,
+        )
+
+    def has_room(self, node_id: Hashable, shape: Shape) -> bool:
+        """Whether the node could take one request of the shape; nothing is scored for it."""
+        order = self._order[node_id]
+        node = self._nodes[order]
+        return (
+            self._usable[order]
+            and node.cpus >= shape.cpus
+            and node.memory_mb >= shape.memory_mb
+            and admits(self._classes[node.class_], shape)
+            and self._table.count(node.devices, shape.ask) >= shape.gpus
         )
 
     # Finishes, fails, restores.

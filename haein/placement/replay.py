@@ -6,7 +6,7 @@ import heapq
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
@@ -151,7 +151,7 @@ def queue(
             at += 1
         line.arrive(arrived)
         if freed:
-            line.start()
+            line.start(freed)
         watch((at + len(line.completions) + line.refused) / (2 * len(coming)))
     return line.measured(time.perf_counter() - began)
 
@@ -185,17 +185,18 @@ class _Line:
         stranded = min(self._capacity - self._held, self._asked)
         self._recorder.hold(self.now, (self._held, stranded, self._jobs_waiting))
 
-    def end(self) -> bool:
-        """Whether anybody went."""
-        before = len(self.completions)
+    def end(self) -> set[Hashable]:
+        """Whoever is done goes; returns the nodes that have more room now."""
+        freed: set[Hashable] = set()
         while self.running and self.running[0][0] <= self.now:
             _, _, job, placed = heapq.heappop(self.running)
             each = job.request.each if isinstance(job.request, Gang) else job.request
             for placement in placed:
                 self.cluster.finish(each, placement)
+                freed.add(placement.node_id)
             self._held -= job.units
             self.completions.append(self.now - _submitted(job))
-        return len(self.completions) > before
+        return freed
 
     def arrive(self, jobs: list[tuple[Rank, Job]]) -> None:
         """Start those that fit. One whose like waits already does not, as nothing but an end makes room."""
@@ -211,15 +212,16 @@ class _Line:
             self._asked += job.units
             self._jobs_waiting += 1
 
-    def start(self) -> None:
-        """Start whoever waits and fits, by rank. A shape that had no room a moment ago has none now."""
+    def start(self, freed: set[Hashable]) -> None:
+        """Start whoever waits and fits, by rank. Nobody did a moment ago, so only these nodes can make a difference."""
         heads = [(line[0][0], question) for question, line in self.waiting.items()]
         heapq.heapify(heads)
         while heads:
             rank, question = heads[0]
             like = self.waiting[question]
             job = like[0][1]
-            if not self._start(rank, job):
+            shape = question[0]
+            if not any(self.cluster.has_room(node, shape) for node in freed) or not self._start(rank, job):
                 heapq.heappop(heads)
                 continue
             heapq.heappop(like)
