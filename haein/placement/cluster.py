@@ -180,8 +180,7 @@ class Cluster:
         """How many requests of the shape each node could take, by each of its resources alone; 0 out of service."""
         kinds = self._kinds
         rows = kinds.living()
-        room = np.array([devices.room(state, shape.ask) for state in self._table.states])
-        able = room[kinds.devices[rows]]
+        able = self._table.rooms(shape.ask)[kinds.devices[rows]]
         most = np.full(len(rows), np.inf)
         if shape.gpus == 1:
             most = able.sum(1).astype(float)
