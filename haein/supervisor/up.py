@@ -138,6 +138,8 @@ def replayer(layout: Layout) -> Part:
         account=layout.service,
         environ=environment(layout, layout.service),
         patience=5,
+        # The looks that came while it was busy: there is one for every five seconds.
+        shown=lambda line: "Discarding revoked task" not in line,
     )
 
 
