@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from haein.client import credentials, following
-from haein.client.cli import PATIENCE_S
+from haein.client.commands.asking import PATIENCE_S
 from tests.client.conftest import Run
 from tests.client.replay import Answer, Asked, job, page, problem, serving, told
 
@@ -24,7 +24,7 @@ ID = job()["id"]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following.Poll, "wait", lambda _self, _most=None: None)
-    monkeypatch.setattr("haein.client.cli.PATIENCE_S", 0.05)
+    monkeypatch.setattr("haein.client.commands.asking.PATIENCE_S", 0.05)
 
 
 # Signing in
