@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +14,7 @@ from haein.client.commands.asking import NEWEST, JobArgument, JobsArgument, Json
 from haein.client.exits import FAILED
 
 if TYPE_CHECKING:
-    from haein.client.answers import Job
+    from haein.client.answers import Attempt, Held, Job
 
 
 def ps(
@@ -54,9 +54,43 @@ def ps(
 
 
 def _held(job: Job) -> str:
+    if job.workers == 1:
+        return _held_by_one(job, str(job.gpus)) if job.gpus else "-"
     if not job.gpus:
-        return "-"
-    return str(job.gpus) if job.share == 1000 else f"{job.gpus} x {terminal.percent(job.share)}"
+        return f"{job.workers} workers"
+    whole = "1 GPU" if job.gpus == 1 else f"{job.gpus} GPUs"
+    return f"{job.workers} workers x {_held_by_one(job, whole)}"
+
+
+def _held_by_one(job: Job, whole: str) -> str:
+    if job.profile:
+        return f"{job.gpus} x {job.profile}"
+    return whole if job.share == 1000 else f"{job.gpus} x {terminal.percent(job.share)}"
+
+
+def _near(job: Job) -> str:
+    if job.near == "any":
+        return ""
+    return f"one {job.near}, or they wait" if job.near_required else f"one {job.near}, where that can be"
+
+
+def _runs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, ...]]:
+    """A row for each run, and of a gang one for each further worker."""
+    from haein.client.answers import Worker
+
+    for run in attempts:
+        first, *others = [
+            (worker.node, ", ".join(_slice(held) for held in run.devices if held.rank == worker.rank))
+            for worker in run.workers or (Worker(0, run.node),)
+        ]
+        yield (str(run.number), run.state, *first, terminal.moment(run.started_at), terminal.moment(run.ended_at),
+               run.detail or run.cause)  # fmt: skip
+        for other in others:
+            yield "", "", *other, "", "", ""
+
+
+def _slice(held: Held) -> str:
+    return f"{held.device} {held.profile}".strip()
 
 
 def show(job: JobArgument, as_json: Json = False) -> None:
@@ -81,6 +115,11 @@ def show(job: JobArgument, as_json: Json = False) -> None:
             ("Command", seen.command),
             ("Environment", seen.environment),
             ("GPUs", _held(seen)),
+            ("GPU memory", f"{terminal.size(seen.gpu_memory_mb << 20)} of each" if seen.gpu_memory_mb else ""),
+            ("GPU model", seen.gpu_model.replace("|", " or ")),
+            ("Near", _near(seen)),
+            ("Pool", seen.pool),
+            ("Labels", ", ".join(seen.labels)),
             ("CPU cores", terminal.cores(seen.cpus)),
             ("Memory", terminal.size(seen.memory_mb << 20)),
             ("Time limit", terminal.span(seen.time_limit_s, parts=4)),
@@ -95,14 +134,7 @@ def show(job: JobArgument, as_json: Json = False) -> None:
     )
     if attempts:
         terminal.out("")
-        terminal.table(
-            [">RUN", "STATE", "NODE", "DEVICES", "STARTED", "ENDED", "CAUSE"],
-            [
-                (str(one.number), one.state, one.node, ", ".join(held.device for held in one.devices),
-                 terminal.moment(one.started_at), terminal.moment(one.ended_at), one.detail or one.cause)
-                for one in attempts
-            ],
-        )  # fmt: skip
+        terminal.table([">RUN", "STATE", "NODE", "DEVICES", "STARTED", "ENDED", "CAUSE"], _runs(attempts))
     if events:
         terminal.out("")
         terminal.table(

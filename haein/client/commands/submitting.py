@@ -43,8 +43,16 @@ def submit(
     environment: Annotated[Text, typer.Option(help="One of `haein environments`.")] = None,
     gpus: Annotated[Text, typer.Option(help="How many GPUs: 0 to 64.")] = None,
     share: Annotated[Text, typer.Option(help="How much of each, such as 50%.")] = None,
+    gpu_memory: Annotated[Text, typer.Option(help="GPU memory of each share, such as 20GiB.")] = None,
+    profile: Annotated[Text, typer.Option(help="MIG instances of this profile, such as 1g.23gb.")] = None,
+    gpu_model: Annotated[Text, typer.Option(help="Only this model, such as B200 or 'H100|H200'.")] = None,
     cpus: Annotated[Text, typer.Option(help="CPU cores, such as 0.5.")] = None,
     memory: Annotated[Text, typer.Option(help="Memory, such as 2GiB.")] = None,
+    workers: Annotated[Text, typer.Option(help="How many start together, each with all of this.")] = None,
+    near: Annotated[Text, typer.Option(help="Best on one node, rack or pod.")] = None,
+    near_required: Annotated[bool | None, typer.Option(help="Wait rather than start farther away.")] = None,
+    pool: Annotated[Text, typer.Option(help="Only nodes of this pool.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only nodes with this label; may be repeated.")] = None,
     time_limit: Annotated[Text, typer.Option(help="Such as 30m, 2h or 1d 12h.")] = None,
     retries: Annotated[Text, typer.Option(help="How often it is run again when it fails.")] = None,
     priority: Annotated[Text, typer.Option(help="Higher goes first.")] = None,
@@ -65,10 +73,12 @@ def submit(
     if as_json and follow:
         raise BadOption("--follow prints the log, --json the job: choose one, or use --wait --json.")
     texts = {
-        "name": name, "environment": environment, "gpus": gpus, "share": share, "cpus": cpus, "memory_mb": memory,
-        "time_limit_s": time_limit, "retries": retries, "priority": priority,
+        "name": name, "environment": environment, "gpus": gpus, "share": share, "gpu_memory_mb": gpu_memory,
+        "profile": profile, "gpu_model": gpu_model, "cpus": cpus, "memory_mb": memory, "workers": workers, "near": near,
+        "pool": pool, "time_limit_s": time_limit, "retries": retries, "priority": priority,
     }  # fmt: skip
-    spec, source, read = _spec(file, ctx.meta.get("command"), texts, tag, env)
+    own = {"tags": tag or None, "labels": label or None, "near_required": near_required}
+    spec, source, read = _spec(file, ctx.meta.get("command"), texts, own, env)
     if files is not None:
         if not files.exists():
             raise BadOption(f"--files: {files} is not there")
@@ -95,9 +105,10 @@ def submit(
 
 
 def _spec(
-    file: Path | None, command: list[str] | None, texts: dict[str, Text], tags: list[str] | None, env: list[str] | None
+    file: Path | None, command: list[str] | None, texts: dict[str, Text], own: dict[str, Any], env: list[str] | None
 ) -> tuple[JobSpec, Path | GitSource | None, JobFile | None]:
-    from haein.client import job_file
+    """`texts` are read as a job file's values are, `own` are in JobSpec's units; None is what was not given."""
+    from haein.client import fields, job_file
     from haein.client.spec import JobSpec
 
     if command is not None and not command:
@@ -105,14 +116,14 @@ def _spec(
     if file is None and command is None:
         raise BadOption("Give a job file, or a command behind --, for example haein submit -- python train.py")
     read = job_file.JobFile.read(file) if file else None
-    given: dict[str, Any] = {}
+    given = {attribute: value for attribute, value in own.items() if value is not None}
     faults = []
     for attribute, text in texts.items():
         if text is not None:
             try:
                 given[attribute] = job_file.from_option(attribute, text)
             except ValueError as fault:
-                option = {"memory_mb": "memory", "time_limit_s": "time-limit"}.get(attribute, attribute)
+                option = fields.BY_ATTRIBUTE[attribute].name.replace("_", "-")
                 faults.append(f"--{option} {fault}")
     variables = dict(read.values.get("variables", {})) if read else {}
     for pair in env or ():
@@ -123,15 +134,14 @@ def _spec(
     if faults:
         raise BadOption("\n".join(faults))
     given |= {"variables": variables} if variables else {}
-    given |= {"tags": tags} if tags else {}
     if command:
         # One word alone may be a whole line for the shell; several are one program and its arguments.
         given["command"] = command[0] if len(command) == 1 else shlex.join(command)
     if read:
         spec = read.spec(**given)
         # What an option says is not the file's fault.
-        own = replace(read, lines={name: line for name, line in read.lines.items() if name not in given})
-        return spec, read.files, own
+        blamed = {name: line for name, line in read.lines.items() if name not in given}
+        return spec, read.files, replace(read, lines=blamed)
     return JobSpec(**{"name": plain_name(given["command"]), **given}), None, None
 
 
