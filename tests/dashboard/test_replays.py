@@ -55,6 +55,11 @@ def finished(oda: Person, **changed: Any) -> Replay:
     return replay
 
 
+def result(replay: Replay) -> dict[str, Any]:
+    found: dict[str, Any] = replay.result or {}
+    return found
+
+
 def lines(oda: Person, replay: Replay, what: str) -> list[dict[str, str]]:
     answer = oda.client.get(f"/operator/replays/{replay.pk}/{what}.csv")
     assert answer["Content-Type"].startswith("text/csv")
@@ -73,9 +78,9 @@ def test_our_own_month_is_replayed_side_by_side(alice: Person, oda: Person) -> N
         ("haein", "2 nodes"),
     ]
     found = lines(oda, replay, "runs")
-    assert {int(line["jobs"]) for line in found} == {replay.result["jobs"]} != {0}
+    assert {int(line["jobs"]) for line in found} == {result(replay)["jobs"]} != {0}
     # 4 USD an hour for half a device: what it costs is the same everywhere, what is idle is not.
-    seconds = sum(run["charged"]["B200"] for run in replay.result["runs"][:1]) / 1000
+    seconds = sum(run["charged"]["B200"] for run in result(replay)["runs"][:1]) / 1000
     assert float(found[0]["cost"]) == pytest.approx(seconds * 4 / 3600, abs=1e-5)
     assert float(found[2]["idle_cost"]) > float(found[0]["idle_cost"])
 
