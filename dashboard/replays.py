@@ -130,27 +130,24 @@ def _measures() -> list[Measure]:
 
 
 def table(found: Sequence[Run]) -> dict[str, Any]:
-    """The measures of every run; where runs differ, the best is marked."""
-    measures = _measures()
-    best = {key: _best([run.found[key] for run in found], less) for key, _label, _text, less in measures}
+    """The measures of every run. The best policy of each cluster is marked, or the best cluster of a single policy."""
+    one_policy = len({run.found["policy"] for run in found}) == 1
     return {
-        "columns": [label for _key, label, _text, _less in measures] + [_("Cost"), _("Idle")],
-        "rows": [
-            {
-                "policy": run.found["policy"],
-                "size": run.size,
-                "gpus": ngettext("%(gpus)d GPU", "%(gpus)d GPUs", run.found["gpus"]) % {"gpus": run.found["gpus"]},
-                "cells": [
-                    *(
-                        (label, text(run.found[key]), run.found[key] == best[key])
-                        for key, label, text, _less in measures
-                    ),
-                    (_("Cost"), _money(run.cost), False),
-                    (_("Idle"), _money(run.idle), False),
-                ],
-            }
-            for run in found
-        ],
+        "columns": [*(label for _key, label, _text, _less in _measures()), _("Cost"), _("Idle")],
+        "rows": [_row(run, [each for each in found if one_policy or each.size == run.size]) for run in found],
+    }
+
+
+def _row(run: Run, rivals: Sequence[Run]) -> dict[str, Any]:
+    measured = [
+        (label, text(run.found[key]), run.found[key] == _best([each.found[key] for each in rivals], less))
+        for key, label, text, less in _measures()
+    ]
+    return {
+        "policy": run.found["policy"],
+        "size": run.size,
+        "gpus": ngettext("%(gpus)d GPU", "%(gpus)d GPUs", run.found["gpus"]) % {"gpus": run.found["gpus"]},
+        "cells": [*measured, (_("Cost"), _money(run.cost), False), (_("Idle"), _money(run.idle), False)],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -224,40 +224,36 @@ class Size:
 
 
 def clusters(asked: Asked) -> list[Size]:
-    """The clusters asked for. Raises ValueError where they are to be like ours and we have no node."""
+    """The clusters asked for. Raises ValueError where one is to be like ours and we have no node, or is too large."""
     ours = scheduling.capacity()
-    if (asked.own or not asked.kind) and not any(node.usable and node.devices for node in ours.nodes):
+    in_service = [node for node in ours.nodes if node.usable]
+    if (asked.own or not asked.kind) and not any(node.devices for node in in_service):
         raise ValueError(_("No node with a GPU is in service here: say what a node should have."))
     sizes = [Size(ours, own=True)] if asked.own else []
     for count in asked.nodes:
-        nodes = _of_kind(asked.kind, count) if asked.kind else _like(ours, count)
+        nodes = _of_kind(asked.kind, count) if asked.kind else _like(in_service, count)
+        if sum(len(node.devices) for node in nodes) > replays.MOST_GPUS:
+            raise ValueError(
+                _("nodes: %(count)d of them have more than %(most)d GPUs; take fewer.")
+                % {"count": count, "most": replays.MOST_GPUS}
+            )
         sizes.append(Size(Snapshot(nodes), own=False))
     return sizes
 
 
-def _like(ours: Snapshot, count: int) -> tuple[NodeState, ...]:
-    """The first so many of our nodes with everything in service; where we have fewer, the same over again.
+def _like(ours: Sequence[NodeState], count: int) -> tuple[NodeState, ...]:
+    """The first so many of our nodes, with all of their devices; where we have fewer, the same over again.
 
     Copies have racks and pods of their own.
     """
     nodes = []
     for number in range(count):
-        turn, at = divmod(number, len(ours.nodes))
-        node = ours.nodes[at]
-        more = f"+{turn}" if turn else ""
-        nodes.append(
-            replace(
-                node,
-                id=(turn, node.id),
-                name=node.name + more,
-                rack=node.rack and node.rack + more,
-                pod=node.pod and node.pod + more,
-                usable=True,
-                devices=tuple(
-                    replace(device, id=(turn, device.id), node=node.name + more, usable=True) for device in node.devices
-                ),
-            )
-        )
+        turn, at = divmod(number, len(ours))
+        node, more = ours[at], f"+{turn}" if turn else ""
+        name = node.name + more
+        devices = tuple(replace(each, id=(turn, each.id), node=name, usable=True) for each in node.devices)
+        rack, pod = node.rack and node.rack + more, node.pod and node.pod + more
+        nodes.append(replace(node, id=(turn, node.id), name=name, devices=devices, rack=rack, pod=pod))
     return tuple(nodes)
 
 
