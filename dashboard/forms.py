@@ -333,18 +333,26 @@ class ReplayForm(forms.Form):
         return tuple(dict.fromkeys(int(word) for word in words))
 
     def clean(self) -> dict[str, Any]:
+        """Only what belongs to what was chosen has to be there, and in order."""
         data: dict[str, Any] = super().clean() or {}
-        if data.get("source") == "file":
+        days, kind = ("since", "until"), ("gpus", "model", "cpus", "memory_gb")
+        from_file = data.get("source") == "file"
+        described = data.get("kind") == "other" and bool(data.get("nodes"))
+        for name in (*(days if from_file else ("trace",)), *(() if described else kind)):
+            self.errors.pop(name, None)
+        if from_file:
             self._need("trace", _("Choose a file, or replay our own jobs."))
-            if data.get("trace") and data["trace"].size > replays.MOST_BYTES:
-                self.add_error("trace", _("The file is larger than 8 MiB: give a part of it, or pack it with gzip."))
-        else:
-            for name in ("since", "until"):
-                self._need(name, _("Choose a day."))
-        if data.get("kind") == "other" and data.get("nodes"):
-            for name in ("gpus", "model", "cpus", "memory_gb"):
-                self._need(name, _("Say it, or take nodes like ours."))
+        for name in () if from_file else days:
+            self._need(name, _("Choose a day."))
+        for name in kind if described else ():
+            self._need(name, _("Say it, or take nodes like ours."))
         return data
+
+    def clean_trace(self) -> Any:
+        file = self.cleaned_data["trace"]
+        if file and file.size > replays.MOST_BYTES:
+            raise forms.ValidationError(_("The file is larger than 8 MiB: give a part of it, or pack it with gzip."))
+        return file
 
     def _need(self, name: str, sentence: Any) -> None:
         if not self.cleaned_data.get(name) and name not in self.errors:
@@ -379,7 +387,7 @@ class ReplayForm(forms.Form):
             "gpus": len(node.devices),
             "model": node.devices[0].model,
             "cpus": Decimal(node.cpus) / 1000,
-            "memory_gb": Decimal(node.memory_mb) / 1024,
+            "memory_gb": node.memory_mb // 1024,
         }
 
 

@@ -131,6 +131,11 @@ def test_what_can_not_be_replayed_is_said_beside_its_field(
     assert not Replay.objects.exists()
 
 
+def test_what_does_not_belong_to_what_was_chosen_is_not_looked_at(oda: Person) -> None:
+    assert started(oda, gpus="many", memory_gb="1.123456", trace=upload("no trace at all")).file_name == ""
+    assert started(oda, source="file", since="once", until="", trace=upload(MURI)).file_name == "trace.csv"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
