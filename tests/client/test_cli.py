@@ -367,6 +367,16 @@ def test_a_gang_is_shown_worker_by_worker(run: Run) -> None:
     assert lines[-1] == ["n1", "n1/gpu0 1g.23gb"]
 
 
+def test_nodes_are_told_with_the_words_that_jobs_ask_for(run: Run) -> None:
+    device = {"index": 0, "model": "B200", "emulated": True, "used": 125, "free": 875, "holders": []}
+    node = {"name": "n1", "pool": "train", "labels": ["nvme", "zone=a"], "drained": True, "devices": [device, device]}
+    with serving(lambda _: page(node)) as server:
+        first, second = run("nodes", url=server.url).out.splitlines()[1:]
+    assert re.split(r"  +", first)[:3] == ["n1 (drained)", "train", "nvme, zone=a"]
+    assert "B200 (emulated)" in second
+    assert "train" not in second
+
+
 # As a process
 
 
