@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any, cast
 from uuid import UUID
 
@@ -349,14 +350,21 @@ def _why_placed(
 
 
 def _where(nodes: Mapping[int, Node], devices: Mapping[int, Device], placement: Placement) -> str:
-    node = nodes[cast(int, placement.node_id)]
-    named = [_slice(devices[cast(int, grant.device_id)], node, grant) for grant in placement.grants]
-    return ", ".join(named) or node.name
+    """n017, n017/gpu3, n017/gpu0-7, or n017/gpu3 (3g.90gb)."""
+    node = nodes[cast(int, placement.node_id)].name
+    profile = next((grant.profile for grant in placement.grants), "")
+    indexes = sorted(devices[cast(int, grant.device_id)].index for grant in placement.grants)
+    if not indexes:
+        return node
+    where = f"{node}/gpu{','.join(_spans(indexes))}"
+    return f"{where} ({profile})" if profile else where
 
 
-def _slice(device: Device, node: Node, grant: Grant) -> str:
-    name = f"{node.name}/gpu{device.index}"
-    return f"{name} ({grant.profile})" if grant.profile else name
+def _spans(numbers: Sequence[int]) -> list[str]:
+    """0-2, 5 for 0, 1, 2, 5: `numbers` sorted, each once."""
+    # Numbers that follow each other are all as far from their places in the list.
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
 def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
