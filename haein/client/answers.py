@@ -106,6 +106,7 @@ class Held:
 
     device: str = ""
     share: int = 0
+    emulated: bool = False
     rank: int = 0
     profile: str = ""
     start: int | None = None

@@ -144,6 +144,7 @@ def test_a_share_tells_its_memory(rehearsal: None, alices: Program) -> None:
     assert held == {
         "rank": 0,
         "device": "sim-001/gpu0",
+        "emulated": True,
         "share": 250,
         "profile": "",
         "start": None,
