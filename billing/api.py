@@ -155,6 +155,7 @@ class UsageLine(serializers.Serializer[Any]):
     device = serializers.CharField()
     device_model = serializers.CharField()
     share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
     price_per_hour = Money()
     amount = Money()
     currency = serializers.CharField()
@@ -172,6 +173,7 @@ def _line(row: Usage) -> dict[str, Any]:
         "device": str(row.device),
         "device_model": row.device.model.name,
         "share": row.units,
+        "profile": row.job.profile,
         "price_per_hour": amount(row.price.per_hour),
         "amount": amount(rating.total([rating.amount(row.seconds * row.units, row.price.per_hour)])),
         "currency": row.price.currency,

@@ -216,13 +216,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """What was held from when to when, and what it cost; `share` as in CostLine, the interval is half open."""
+    """What was held from when to when, and what it cost; `share` and `profile` as in CostLine. Half open."""
 
     starts: datetime | None = None
     ends: datetime | None = None
     seconds: int = 0
     device_model: str = ""
     device: str = ""
+    profile: str = ""
     share: int = 0
     price_per_hour: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)

@@ -20,6 +20,7 @@ from haein.client.spec import JobSpec
 from haein.cluster import inventory, registry
 from haein.cluster.models import Node
 from haein.lib import clock
+from haein.placement import mig
 from jobs import scheduling
 from jobs.models import Allocation, Attempt, Job
 from tests.cast import ASKED, Person, Program, fields_of
@@ -203,3 +204,11 @@ def test_the_job_files_of_the_docs_are_accepted(rehearsal: None, alices: Program
     for name in ("gpus", "share", "gpu_memory_mb", "profile", "workers", "near", "near_required", "pool"):
         assert getattr(job, name) == getattr(spec, name)
     assert list(job.labels) == list(spec.labels)
+
+
+def test_the_docs_name_every_profile() -> None:
+    page = (ROOT / "docs/jobs.md").read_text()
+    for model, profiles in mig.MODELS.items():
+        if model in ("A100-80GB", "H100", "H200", "B200"):
+            (row,) = re.findall(rf"^\| (?:.*, )?{model}(?:, .*)? \| (.*) \|$", page, re.M)
+            assert set(re.findall(r"`(.*?)`", row)) == set(profiles)
