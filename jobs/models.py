@@ -314,3 +314,15 @@ class Replay(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in {self.State.QUEUED, self.State.RUNNING}
+
+
+class Settled(models.Model):
+    """What the default policy was settled to last (one row): the candidate, and the mix and the cluster it was for.
+
+    `mix` is the week's most frequent shapes with their weights, `cluster` the kinds of nodes and how many there are.
+    """
+
+    candidate = models.CharField(max_length=20)
+    mix = models.JSONField()
+    cluster = models.JSONField()
+    at = models.DateTimeField()

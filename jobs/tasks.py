@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, replaying, scheduling, uploads
+from jobs import lifecycle, pulse, replaying, scheduling, settling, uploads
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +58,12 @@ def replay() -> None:
     """Every replay that waits, one after another; in a process of its own, as it takes a core for minutes."""
     while replaying.run_next(ending=_ending.is_set):
         pass
+
+
+@shared_task(name="jobs.settle")
+def settle() -> None:
+    """Takes some seconds of a core when the mix of jobs has changed, so it runs where replays do."""
+    settling.settle(scheduling.capacity(), now=clock.now())
 
 
 def _inventory() -> None:

@@ -29,16 +29,27 @@ SEEDS = (7_000_001, 7_000_002)
 
 def settle(snapshot: Snapshot, mix: Mix, watch: Watch = lambda _part: None) -> Policy:
     """The default policy with the weighing that gives out most of this cluster when as much as it has was asked for."""
+    return settled(best(snapshot, mix, watch))
+
+
+def settled(name: str) -> Policy:
+    """The default policy with the weighing of the candidate called so; its own where there is none (any more)."""
+    return replace(next((each for each in CANDIDATES if each.name == name), HAEIN), name=HAEIN.name)
+
+
+def best(snapshot: Snapshot, mix: Mix, watch: Watch = lambda _part: None) -> str:
+    """The name of the candidate that the default is settled to."""
     if not any(shape.gpus for shape in mix.weights) or not any(node.devices for node in snapshot.nodes):
-        return HAEIN
+        return HAEIN.name
     stage = _stage(snapshot, max(LEAST, PAIRS // len(mix.weights)))
     orders = [_arrivals(stage, mix, seed) for seed in SEEDS]
     of = len(CANDIDATES) * len(orders)
-    given: list[int] = []
-    for number, (policy, order) in enumerate(product(CANDIDATES, orders)):
-        given.append(_given(stage, mix, policy, order, partial(_within, watch, number, of)))
+    given = [
+        _given(stage, mix, policy, order, partial(_within, watch, number, of))
+        for number, (policy, order) in enumerate(product(CANDIDATES, orders))
+    ]
     sums = [sum(given[at : at + len(orders)]) for at in range(0, of, len(orders))]
-    return replace(CANDIDATES[sums.index(max(sums))], name=HAEIN.name)
+    return CANDIDATES[sums.index(max(sums))].name
 
 
 def _within(watch: Watch, done: int, of: int, part: float) -> None:
