@@ -21,6 +21,7 @@ from haein.placement import rehearsal, replay, traces
 from haein.placement.mix import Mix
 from haein.placement.model import WHOLE, DeviceState, Gang, NodeState, Request, Snapshot
 from haein.placement.policies import HAEIN, POLICIES
+from haein.placement.rehearsal import Watch
 from jobs import replays, scheduling
 from jobs.models import Job, Replay
 from jobs.replays import Asked, NodeKind
@@ -104,7 +105,10 @@ class _Trace:
 
 def _result(found: Replay, report: _Report) -> dict[str, Any]:
     asked = Asked.from_json(found.asked)
-    trace = own_jobs(asked.since, asked.until, now=clock.now()) if asked.since and asked.until else _uploaded(found)
+    if asked.since and asked.until:
+        trace = own_jobs(asked.since, asked.until, now=clock.now(), watch=report)
+    else:
+        trace = _uploaded(found)
     report(0)
     if not any(job.units for job in trace.jobs):
         raise ValueError(_("No job that asks for a GPU ran in this span: choose another, or upload a trace."))
@@ -126,7 +130,7 @@ def _result(found: Replay, report: _Report) -> dict[str, Any]:
 class _Part:
     """One of several pieces of work, and how much of it is done."""
 
-    report: Callable[[float], None]
+    report: Watch
     number: int
     of: int
 
@@ -134,7 +138,7 @@ class _Part:
         self.report((self.number + part) / self.of)
 
 
-def _run(size: Size, name: str, jobs: list[traces.Job], mix: Mix, watch: Callable[[float], None]) -> dict[str, Any]:
+def _run(size: Size, name: str, jobs: list[traces.Job], mix: Mix, watch: Watch) -> dict[str, Any]:
     policy, settling = POLICIES[name], 0.0
     if policy is HAEIN:
         settling = SETTLING
@@ -179,22 +183,32 @@ def _expected(jobs: list[traces.Job]) -> Mix:
 def _uploaded(found: Replay) -> _Trace:
     """Raises Fault."""
     content = traces.unpacked(found.file_name, bytes(found.trace), replays.MOST_UNPACKED)
+    if content.count(b"\n") > replays.MOST_JOBS:
+        raise ValueError(_too_many())
     jobs = traces.timed(found.file_name, content)
     ran = [job for job in jobs if job.submitted is not None]
     return _Trace(ran, never_ran=len(jobs) - len(ran))
 
 
-def own_jobs(since: datetime, until: datetime, *, now: datetime) -> _Trace:
+def _too_many() -> str:
+    return _("There are more than %(most)d jobs: take a shorter span, or a part of the file.") % {
+        "most": replays.MOST_JOBS
+    }
+
+
+def own_jobs(since: datetime, until: datetime, *, now: datetime, watch: Watch = lambda _part: None) -> _Trace:
     """Our own jobs submitted in [since, until), of all teams, in one query.
 
     A job's duration is the time that its attempts ran, from start to end, added up: what went wrong and was run again
     is one longer run. One that never ran is counted and left out. Priorities count, who submitted does not.
+    Raises ValueError for more than MOST_JOBS.
     """
     wanted = Job.objects.filter(created_at__gte=since, created_at__lt=until).order_by("created_at", "id")
     rows = wanted.values_list("id", "created_at", "priority", *_SHAPE, "attempts__started_at", "attempts__ended_at")
     trace = _Trace([])
     shapes: dict[tuple[Any, ...], Request | Gang] = {}
     for _job, attempts in groupby(rows.iterator(chunk_size=5000), key=itemgetter(0)):
+        watch(0)
         spans = [(began, ended, asked) for *asked, began, ended in attempts]
         ran = [(ended or now) - began for began, ended, _asked in spans if began]
         if not ran:
@@ -207,6 +221,8 @@ def own_jobs(since: datetime, until: datetime, *, now: datetime) -> _Trace:
             # Without an id: of two jobs in one second the row that came first stays first.
             one = Job(id=None, labels=labels, **dict(zip(_SHAPE, values, strict=False)))
             shapes[shape] = scheduling.request_of(one)
+        if len(trace.jobs) == replays.MOST_JOBS:
+            raise ValueError(_too_many())
         seconds = int(sum(ran, timedelta()).total_seconds())
         trace.jobs.append(traces.Job(shapes[shape], int(created_at.timestamp()), seconds, priority))
     return trace

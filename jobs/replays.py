@@ -25,6 +25,7 @@ MOST_BYTES = 8 << 20
 MOST_UNPACKED = 64 << 20
 # So much of a file is looked at before it is accepted: most faults are in the header or in every line.
 LOOKED_AT = 64 << 10
+MOST_JOBS = 200_000
 MOST_RUNS = 12
 MOST_NODES, MOST_GPUS = 10_000, 100_000
 MOST_OPEN = 20

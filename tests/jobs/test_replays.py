@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -122,6 +123,21 @@ def test_too_many_at_once_are_refused(oda: Person, monkeypatch: pytest.MonkeyPat
     start(oda)
     with pytest.raises(Problem, match="1 replays wait already"):
         start(oda)
+
+
+def test_more_jobs_than_fit_into_memory_are_refused(
+    oda: Person, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replays, "MOST_JOBS", 2)
+    file = start(oda)
+    for _ in range(3):
+        ran(submit(alice), 1, 0, 10)
+    now = clock.now()
+    own = start(oda, replace(ASKED, since=now - timedelta(days=1), until=now), b"")
+    tasks.replay()
+    for replay in (file, own):
+        replay.refresh_from_db()
+        assert (replay.state, replay.problem[:33]) == ("failed", "There are more than 2 jobs: take ")
 
 
 def test_what_was_asked_is_read_back_as_it_was() -> None:
