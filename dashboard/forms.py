@@ -13,7 +13,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import DeviceModel
-from haein.placement.model import Snapshot
+from haein.lib.errors import Invalid
 from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Token
 from jobs import replays
@@ -349,9 +349,14 @@ class ReplayForm(forms.Form):
         return data
 
     def clean_trace(self) -> Any:
+        """Looked at here as well, so that all that is wrong is said at once."""
         file = self.cleaned_data["trace"]
-        if file and file.size > replays.MOST_BYTES:
-            raise forms.ValidationError(_("The file is larger than 8 MiB: give a part of it, or pack it with gzip."))
+        if file:
+            try:
+                replays.check_file(file.name, file.read(replays.MOST_BYTES + 1))
+            except Invalid as invalid:
+                raise forms.ValidationError(invalid.message) from invalid
+            file.seek(0)
         return file
 
     def _need(self, name: str, sentence: Any) -> None:
@@ -376,19 +381,13 @@ class ReplayForm(forms.Form):
         )
 
     @staticmethod
-    def initial_of(ours: Snapshot, today: date) -> dict[str, Any]:
-        """The last 30 days, and a node like the first of ours."""
+    def initial_of(ours: replays.NodeKind | None, today: date) -> dict[str, Any]:
+        """The last 30 days, and a node like one of ours."""
         days = {"since": today - timedelta(days=29), "until": today}
-        node = next((node for node in ours.nodes if node.devices), None)
-        if node is None:
+        if ours is None:
             return {**days, "kind": "other", "own": False}
-        return {
-            **days,
-            "gpus": len(node.devices),
-            "model": node.devices[0].model,
-            "cpus": Decimal(node.cpus) / 1000,
-            "memory_gb": node.memory_mb // 1024,
-        }
+        sizes = {"cpus": Decimal(ours.cpus) / 1000, "memory_gb": ours.memory_mb // 1024}
+        return {**days, "gpus": ours.gpus, "model": ours.model, **sizes}
 
 
 def _midnight(day: date) -> datetime:

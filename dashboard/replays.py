@@ -17,10 +17,11 @@ from django.utils.translation import ngettext
 
 from billing import prices, rating
 from dashboard import charts, present
+from haein.cluster.models import Device
 from haein.lib import money
 from haein.placement.policies import POLICIES
 from jobs.models import Replay
-from jobs.replays import Asked
+from jobs.replays import Asked, NodeKind
 
 # The icon of a job's state that says the same, and the tone.
 LOOKS = {
@@ -50,6 +51,16 @@ def row(replay: Replay) -> dict[str, Any]:
         "took": present.elapsed(replay.started_at, replay.ended_at, replay.ended_at) if replay.ended_at else "",
         "problem": replay.problem,
     }
+
+
+def node_of_ours() -> NodeKind | None:
+    """What one of our nodes is like; None while there is none with a GPU."""
+    devices = Device.objects.filter(present=True).select_related("node", "model").order_by("node__name", "index")
+    first = devices.first()
+    if first is None:
+        return None
+    gpus = first.node.devices.filter(present=True).count()
+    return NodeKind(gpus, first.model.name, first.node.cpus, first.node.memory_mb)
 
 
 def title(replay: Replay, asked: Asked) -> str:

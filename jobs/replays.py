@@ -144,7 +144,7 @@ def start(*, by: User, asked: Asked, file_name: str = "", content: bytes = b"") 
     _must_operate(by)
     asked.check()
     if asked.since is None:
-        _check_file(file_name, content)
+        check_file(file_name, content)
     if Replay.objects.filter(state__in=OPEN).count() >= MOST_OPEN:
         raise Problem(_("%(most)d replays wait already: cancel one, or wait for one to end.") % {"most": MOST_OPEN})
     replay = Replay.objects.create(by=by, asked=asked.as_json(), file_name=file_name, trace=content)
@@ -154,24 +154,23 @@ def start(*, by: User, asked: Asked, file_name: str = "", content: bytes = b"") 
     return replay
 
 
-def _check_file(name: str, content: bytes) -> None:
-    """The beginning of it; the rest is read by the worker, which says as well where a fault is."""
+def check_file(name: str, content: bytes) -> None:
+    """Its size and its beginning; the worker reads the rest, and says as well where a fault is. Raises Invalid."""
+    if fault := _fault_of(name, content):
+        raise Invalid({"trace": fault})
+
+
+def _fault_of(name: str, content: bytes) -> str:
     if not content:
-        raise Invalid(
-            {"trace": _("The file is empty: choose one with a line of column names and a line for each job.")}
-        )
+        return _("The file is empty: choose one with a line of column names and a line for each job.")
     if len(content) > MOST_BYTES:
-        raise Invalid(
-            {
-                "trace": _("The file is larger than %(most)d MiB: give a part of it, or pack it with gzip.")
-                % {"most": MOST_BYTES >> 20}
-            }
-        )
+        most = {"most": MOST_BYTES >> 20}
+        return _("The file is larger than %(most)d MiB: give a part of it, or pack it with gzip.") % most
     try:
-        beginning = traces.beginning(name, content, LOOKED_AT)
-        traces.timed(name, beginning)
+        traces.timed(name, traces.beginning(name, content, LOOKED_AT))
     except traces.Fault as fault:
-        raise Invalid({"trace": str(fault)}) from fault
+        return str(fault)
+    return ""
 
 
 @transaction.atomic

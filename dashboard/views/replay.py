@@ -19,7 +19,7 @@ from dashboard.scoping import reader
 from haein.lib import clock
 from haein.lib.errors import Invalid, NotFound, Problem
 from haein.tenants.models import User
-from jobs import replays, scheduling
+from jobs import replays
 from jobs.models import Replay
 
 PAGE = 20
@@ -45,7 +45,7 @@ def replay_list(request: HttpRequest) -> HttpResponse:
     operator = _operator(request)
     if request.headers.get("HX-Request"):
         return _listed(request, operator, "dashboard/_replay_list.html", {})
-    initial = ReplayForm.initial_of(scheduling.capacity(), clock.now().date())
+    initial = ReplayForm.initial_of(boards.node_of_ours(), clock.now().date())
     form = ReplayForm(initial=initial)
     if request.method == "POST":
         form = ReplayForm(request.POST, request.FILES, initial=initial)
