@@ -283,7 +283,8 @@ export class HeatMap {
     pen.strokeStyle = edge;
     pen.lineWidth = flags & (BROKEN | DRAINED) && size >= LEAST_COARSE ? 2 : 1;
     const inset = pen.lineWidth / 2;
-    if (size >= LEAST_COARSE || !(flags & 3) || flags & (BROKEN | DRAINED))
+    /* A whole one is as plain without its edge, and they are the most. */
+    if (size >= LEAST_COARSE || flags !== FULL)
       pen.strokeRect(x + inset, y + inset, size - 2 * inset, size - 2 * inset);
     if (cell === this.cursor) {
       pen.globalAlpha = 1;
