@@ -179,12 +179,8 @@ def waste(occupied: Occupancy, scope: Scope) -> dict[str, Any]:
 
 
 def _shape(request: Request) -> str:
-    if request.profile:
-        slices = request.profile if request.gpus == 1 else f"{request.gpus} × {request.profile}"
-    else:
-        slices = present.shape(request.gpus, request.share)
     parts = [
-        slices,
+        present.slices(request),
         request.model.replace("|", _(" or ")),
         present.memory(request.gpu_memory_mb) if request.gpu_memory_mb else "",
         _("%(cores)s cores") % {"cores": present.cores(request.cpus)} if request.cpus else "",
