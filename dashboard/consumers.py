@@ -190,7 +190,8 @@ class Cluster(Page):
     page gets fewer, never old ones.
     """
 
-    interval = 1.0
+    # A look without a new picture costs nothing, and with these two the reader's right is checked often enough.
+    interval = 0.2
     rest = camera.TICK_S
     _latest: Picture | None = None
     _rendered: Picture | None = None
