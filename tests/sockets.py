@@ -54,7 +54,7 @@ class Socket:
         await self._wire.send_input({"type": "websocket.receive", "text": json.dumps(message)})
 
     async def receive(self, seconds: float = 10) -> dict[str, Any]:
-        """The next message: of bytes as a frame with `bytes`, {"closed": code} when the other side closed the socket."""
+        """The next message, one of bytes as a frame; {"closed": code} when the other side has closed the socket."""
         raw = await self._wire.receive_output(timeout=seconds)
         if raw["type"] == "websocket.close":
             return {"closed": raw["code"]}

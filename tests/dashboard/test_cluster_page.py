@@ -1,4 +1,4 @@
-"""The cluster's page: its frames say what the rows say, its table and its nodes say it in words, nobody's names leave."""
+"""The cluster's page: frames say what the rows say, the table and a node say it in words, and nobody's names leave."""
 
 from __future__ import annotations
 
