@@ -15,14 +15,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard import heatmap, present
-from haein.cluster.models import Device, Node
+from haein.cluster.models import Device
 from haein.placement import mig, stranded
 from haein.placement.model import WHOLE, Request
 from haein.placement.stranded import GPU, Why
 from haein.tenants.scope import Scope
 from jobs import occupancy
 from jobs.models import Allocation
-from jobs.occupancy import NodeDetail, Occupancy
+from jobs.occupancy import NodeDetail, NodeFacts, Occupancy
 
 PAGE = 25
 STATES: Mapping[str, str | Promise] = {
@@ -98,7 +98,6 @@ def table(occupied: Occupancy, asked: QueryDict) -> dict[str, Any]:
     rows = [
         {
             "name": node.name,
-            "url": node_url(node.name),
             "where": _where(node),
             "devices": int(count[place]),
             "held": gpus(int(held[place])),
@@ -149,7 +148,7 @@ def node_url(name: str) -> str:
     return f"{reverse('cluster')}?{urlencode({'node': name})}"
 
 
-def _where(node: Node) -> str:
+def _where(node: NodeFacts) -> str:
     return " · ".join(part for part in (node.pod, node.rack, node.pool) if part)
 
 
