@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haein.placement.model import WHOLE
-from jobs.occupancy import Layout, Occupancy
+from jobs.occupancy import FREE, FULL, PARTLY, Layout, Occupancy
 
-FREE, PARTLY, FULL = 0, 1, 2
 CARVED, BROKEN, DRAINED = 4, 8, 16
 STATES = {"free": FREE, "partly": PARTLY, "full": FULL}
 _STEPS = 250
@@ -52,8 +51,7 @@ def picture(occupancy: Occupancy) -> Picture:
 
 def flags(occupancy: Occupancy) -> NDArray[np.uint8]:
     """The first column."""
-    held, idle = occupancy.held, occupancy.idle
-    state = np.where(held == 0, FREE, np.where(idle == 0, FULL, PARTLY))
+    state = occupancy.states
     state |= CARVED * (occupancy.mask > 0) | BROKEN * occupancy.broken | DRAINED * occupancy.drained
     column: NDArray[np.uint8] = state.astype(np.uint8)
     return column

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import numpy as np
 from django.db import connection
@@ -27,6 +28,8 @@ from haein.tenants.scope import Scope
 from jobs import scheduling
 from jobs.models import Allocation, Attempt, Job
 from jobs.states import State as JobState
+
+FREE, PARTLY, FULL = 0, 1, 2
 
 Column = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -55,6 +58,7 @@ class NodeFacts(NamedTuple):
     name: str
     cpus: int
     memory_mb: int
+    emulated: bool
     present: bool
     drained_at: datetime | None
     pool: str
@@ -105,6 +109,11 @@ class Occupancy:
         counted = self.layout.memory_mb > 0
         beside[counted & (self.memory_mb >= self.layout.memory_mb)] = 0
         return np.where(self.mask > 0, _REACHABLE[self.mask] * _COMPUTE_SLICE, beside)
+
+    @property
+    def states(self) -> Column:
+        """FREE, PARTLY or FULL: held as far as something can be, whatever keeps it from being held further."""
+        return np.where(self.held == 0, FREE, np.where(self.idle == 0, FULL, PARTLY))
 
     @property
     def free(self) -> Column:
@@ -233,6 +242,32 @@ def _held(layout: Layout) -> dict[str, Column]:
     for column, name in enumerate(("units", "memory_mb", "compute", "mask", "starts", "holders"), 1):
         held[name] = np.zeros(len(layout.ids), dtype=np.int64)
         held[name][at] = rows[:, column]
+    return held
+
+
+class Holding(NamedTuple):
+    """A slice that is held now, and whose it is."""
+
+    device_id: int
+    units: int
+    weight: int
+    profile: str
+    start: int | None
+    job_id: UUID
+    job_name: str
+    team_id: UUID
+
+
+def holdings() -> Mapping[int, Sequence[Holding]]:
+    """All that is held of each device, by its key.
+
+    It names the holders of all teams: whoever shows it says only to the holders' own teams who they are.
+    """
+    held: dict[int, list[Holding]] = {}
+    job = ("attempt__job_id", "attempt__job__name", "attempt__job__team_id")
+    columns = ("device_id", "units", "weight", "profile", "start", *job)
+    for row in Allocation.objects.filter(ended_at=None).order_by("start", "id").values_list(*columns):
+        held.setdefault(row[0], []).append(Holding(*row))
     return held
 
 

@@ -261,21 +261,27 @@ class UsageSummary:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a part of a device; `job` is None when it is another team's."""
+    """Who holds a part of a device, of a MIG instance with `profile` and `start`; `job` is None when another team's."""
 
     share: int = 0
+    profile: str = ""
+    start: int | None = None
     job: Named | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU; `used` and `free` in thousandths, `problem` says why nothing is placed on it ("" when it is well)."""
+    """One GPU; `used` and `free` in thousandths, `problem` says why nothing is placed on it ("" when it is well).
+
+    `state` is free, partly, full or unusable.
+    """
 
     index: int = 0
     model: str = ""
     memory_mb: int = 0
     emulated: bool = False
     problem: str = ""
+    state: str = ""
     used: int = 0
     free: int = 0
     holders: tuple[Holder, ...] = ()
@@ -292,6 +298,11 @@ class Node:
     cpus_used: float = 0
     memory_mb: int = 0
     memory_mb_used: int = 0
+    pool: str = ""
+    labels: tuple[str, ...] = ()
+    rack: str = ""
+    pod: str = ""
+    drained: bool = False
     devices: tuple[Device, ...] = ()
 
 

@@ -59,7 +59,7 @@ def test_whoever_shows_all_teams_says_why() -> None:
         (path, node.name, called)
         for path, tree in trees("dashboard")
         for node in ast.walk(tree)
-        for called in ("scheduling.occupied", "occupancy.of_node", "occupancy.waiting")
+        for called in ("occupancy.holdings", "occupancy.of_node", "occupancy.waiting")
         if isinstance(node, ast.FunctionDef) and f"{called}(" in ast.unparse(node)
     }
     assert shown == set(ALL_TEAMS)
