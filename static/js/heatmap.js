@@ -17,9 +17,11 @@ const PER_ROW = 8;
 const SIZES = [36, 28, 22, 18, 15, 12, 10, 8, 7, 6];
 /* A finger needs more than a mouse does. */
 const LEAST_COARSE = 10;
-const NAMED_FROM = 12;
+/* From which size of a cell on there is room for the names of nodes, and of racks. */
+const NAMED_FROM = 18;
+const RACKS_NAMED_FROM = 8;
 const NAME_HEIGHT = 15;
-const GROUP_HEIGHT = 24;
+const BOLD_FROM = 12;
 const FONT = "11px";
 
 const INKS = {
@@ -41,7 +43,8 @@ export class HeatMap {
   #space;
   #pen;
   #ink = {};
-  #groups = [];
+  #pods = [];
+  #labels = [];
   #nodes = [];
   #cells = [];
   #frame = null;
@@ -93,17 +96,21 @@ export class HeatMap {
   place({ models, nodes }) {
     this.#nodes = [];
     this.#cells = [];
-    const groups = new Map();
+    const pods = new Map();
     for (const [name, pod, rack, pool, runs] of nodes) {
       const node = { name, pool, first: this.#cells.length, count: 0, x: 0, y: 0 };
-      const where = [pod, rack].filter(Boolean).join(" · ");
-      groups.set(where, [...(groups.get(where) || []), node]);
+      if (!pods.has(pod)) pods.set(pod, { name: pod, racks: new Map() });
+      /* A node of no rack stands alone. */
+      const { racks } = pods.get(pod);
+      const key = rack || node;
+      if (!racks.has(key)) racks.set(key, { name: rack, nodes: [] });
+      racks.get(key).nodes.push(node);
       for (const [model, first, many] of runs)
         for (let index = first; index < first + many; index++)
           this.#cells.push({ node, index, model: models[model], at: node.count++ });
       this.#nodes.push(node);
     }
-    this.#groups = [...groups].map(([name, mine]) => ({ name, nodes: mine, y: 0 }));
+    this.#pods = [...pods.values()].map(({ name, racks }) => ({ name, racks: [...racks.values()] }));
     this.#frame = null;
     this.#fits = null;
     this.cursor = Math.min(this.cursor, this.count - 1);
@@ -200,30 +207,40 @@ export class HeatMap {
     return this.#size + (this.#size < LEAST_COARSE ? 1 : 2);
   }
 
-  /* Gives each node its place; returns the height of it all. */
+  /* Gives each node its place, the nodes of a rack on top of each other, racks and pods side by side as far as they go;
+     returns the height of it all. */
   #measure(size, width) {
     this.#size = size;
     const most = Math.max(1, ...this.#nodes.map((node) => node.count));
     const columns = Math.min(PER_ROW, most);
     const gap = Math.max(4, Math.round(size * 0.7));
     const top = size >= NAMED_FROM && columns > 3 ? NAME_HEIGHT : 0;
-    this.#block = {
-      width: columns * this.#pitch,
-      height: top + Math.ceil(most / PER_ROW) * this.#pitch,
-      top,
-    };
-    const across = Math.max(1, Math.floor((width + gap) / (this.#block.width + gap)));
-    let y = 0;
-    for (const group of this.#groups) {
-      group.y = y;
-      if (group.name) y += GROUP_HEIGHT;
-      group.nodes.forEach((node, at) => {
-        node.x = (at % across) * (this.#block.width + gap);
-        node.y = y + Math.floor(at / across) * (this.#block.height + gap);
-      });
-      y += Math.ceil(group.nodes.length / across) * (this.#block.height + gap);
+    this.#block = { width: columns * this.#pitch, height: top + Math.ceil(most / PER_ROW) * this.#pitch, top };
+    const step = this.#block.height + (this.#size < LEAST_COARSE ? 1 : 3);
+    const named = size >= RACKS_NAMED_FROM ? NAME_HEIGHT : 0;
+    for (const pod of this.#pods) {
+      for (const rack of pod.racks) {
+        rack.width = this.#block.width;
+        rack.top = rack.name && named;
+        rack.height = rack.top + rack.nodes.length * step;
+      }
+      const size = flow(pod.racks, width, gap);
+      pod.top = pod.name ? NAME_HEIGHT : 0;
+      pod.width = size.width;
+      pod.height = pod.top + size.height;
     }
-    return Math.max(0, y - gap + 2);
+    const whole = flow(this.#pods, width, 2 * gap);
+    this.#labels = [];
+    for (const pod of this.#pods) {
+      if (pod.top) this.#labels.push({ text: pod.name, x: pod.x, y: pod.y, width: pod.width });
+      for (const rack of pod.racks) {
+        const x = pod.x + rack.x;
+        const y = pod.y + pod.top + rack.y;
+        if (rack.top) this.#labels.push({ text: rack.name, x, y, width: rack.width });
+        rack.nodes.forEach((node, at) => Object.assign(node, { x, y: y + rack.top + at * step }));
+      }
+    }
+    return whole.height + 2;
   }
 
   #at(cell) {
@@ -251,14 +268,13 @@ export class HeatMap {
     this.#pen.clearRect(0, top, this.#width, this.#height);
     this.#pen.font = this.#ink.font;
     this.#pen.fillStyle = this.#ink.words;
-    for (const group of this.#groups)
-      if (group.name && group.y + GROUP_HEIGHT > top && group.y < bottom)
-        this.#pen.fillText(group.name, 1, group.y + GROUP_HEIGHT - 9);
+    for (const { text, x, y, width } of this.#labels)
+      if (y + NAME_HEIGHT > top && y < bottom) this.#pen.fillText(text, x + 1, y + NAME_HEIGHT - 4, width);
     for (const node of this.#nodes) {
       if (node.y + this.#block.height <= top || node.y >= bottom) continue;
       if (this.#block.top) {
         this.#pen.fillStyle = this.#ink.words;
-        this.#pen.fillText(node.name, node.x + 1, node.y + NAME_HEIGHT - 5, this.#block.width);
+        this.#pen.fillText(node.name, node.x + 1, node.y + NAME_HEIGHT - 4, this.#block.width);
       }
       if (this.#frame) for (let cell = node.first; cell < node.first + node.count; cell++) this.#paint(cell, false);
     }
@@ -316,7 +332,7 @@ export class HeatMap {
     const pen = this.#pen;
     const size = this.#size;
     pen.strokeStyle = ink;
-    pen.lineWidth = size >= NAMED_FROM ? 2 : 1;
+    pen.lineWidth = size >= BOLD_FROM ? 2 : 1;
     pen.beginPath();
     pen.moveTo(x, y + size);
     pen.lineTo(x + size, y);
@@ -354,7 +370,7 @@ export class HeatMap {
     if (cell >= 0) {
       const { y } = this.#at(cell);
       const { top, bottom } = this.#view();
-      if (y < top + GROUP_HEIGHT) this.#scroll.scrollTop = Math.max(0, y - GROUP_HEIGHT);
+      if (y < top + 2 * NAME_HEIGHT) this.#scroll.scrollTop = Math.max(0, y - 2 * NAME_HEIGHT);
       else if (y + this.#size > bottom) this.#scroll.scrollTop = y + this.#size + 4 - this.#height;
     }
     this.draw();
@@ -388,6 +404,19 @@ export class HeatMap {
   #open(cell) {
     return !this.#fits || Boolean(this.#fits[cell]);
   }
+}
+
+/* Side by side, line by line: gives each its x and y; returns the width and the height that they take together. */
+function flow(items, width, gap) {
+  let [x, y, tall, wide] = [0, 0, 0, 0];
+  for (const item of items) {
+    if (x && x + item.width > width) [x, y, tall] = [0, y + tall + gap, 0];
+    Object.assign(item, { x, y });
+    x += item.width + gap;
+    wide = Math.max(wide, x - gap);
+    tall = Math.max(tall, item.height);
+  }
+  return { width: wide, height: y + tall };
 }
 
 function bits(byte) {

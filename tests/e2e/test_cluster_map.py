@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,14 +26,14 @@ def visitor(house: House, rows: Rows) -> Visitor:
 
 
 @pytest.fixture
-def page(visitor: Visitor, open_page: Callable[..., Page]) -> Iterator[Page]:
+def page(visitor: Visitor, open_page: Callable[..., Page]) -> Page:
     opened = open_page(viewport={"width": 1440, "height": 900})
     address = f"http://{visitor.host}"
     cookies: Any = [{"name": name, "value": value, "url": address} for name, value in visitor.cookies.items()]
     opened.context.add_cookies(cookies)
     opened.goto("/cluster/")
     expect(opened.locator("#map[data-frames]")).to_be_visible()
-    yield opened
+    return opened
 
 
 def pixels(page: Page) -> str:
