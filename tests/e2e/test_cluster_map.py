@@ -66,7 +66,7 @@ def test_it_is_used_by_keys_alone(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(said).to_have_text("sim-001/gpu1, B200: free")
     page.keyboard.press("ArrowDown")
-    expect(said).to_have_text("sim-008/gpu1, B200: free")
+    expect(said).to_have_text("sim-002/gpu1, B200: free")
     page.keyboard.press("End")
     expect(said).to_have_text("sim-129/gpu7, B200: free")
     page.keyboard.press("Enter")
