@@ -177,6 +177,11 @@ def waste(occupied: Occupancy, scope: Scope) -> dict[str, Any]:
     }
 
 
+def carvings() -> dict[str, Any]:
+    """What was carved last, by the sentences of the plans."""
+    return {"carvings": [{"at": at, "text": text[:1].upper() + text[1:]} for at, text in occupancy.carvings()]}
+
+
 def _shape(request: Request) -> str:
     parts = [
         present.slices(request),

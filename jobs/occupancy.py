@@ -15,7 +15,7 @@ from uuid import UUID
 
 import numpy as np
 from django.db import connection
-from django.db.models import Count, Sum
+from django.db.models import Count, Max, Sum
 from numpy.typing import NDArray
 
 from haein.cluster.models import Device, Node
@@ -26,7 +26,7 @@ from haein.placement.model import WHOLE, Request
 from haein.placement.rooms import Room
 from haein.tenants.scope import Scope
 from jobs import scheduling
-from jobs.models import Allocation, Attempt, Job
+from jobs.models import Allocation, Attempt, Event, Job
 from jobs.states import State as JobState
 
 FREE, PARTLY, FULL = 0, 1, 2
@@ -340,3 +340,14 @@ def _request(
         pool=pool,
         labels=frozenset(labels),
     )
+
+
+# So many of the newest events are looked at for carvings, whatever they are of.
+_LOOK_BACK = 2000
+
+
+def carvings(*, most: int = 5) -> list[tuple[datetime, str]]:
+    """The newest devices carved for jobs that were placed: when, and the plan's sentence, which names no job."""
+    newest = Event.objects.aggregate(pk=Max("pk"))["pk"] or 0
+    rows = Event.objects.filter(pk__gt=newest - _LOOK_BACK, reason="placed_carving").order_by("-pk")
+    return [(at, values["carved"]) for at, values in rows.values_list("at", "reason_values")[:most]]

@@ -88,7 +88,7 @@ canvas.addEventListener("click", (event) => {
   point(cell, { speak: true });
   show(map.nodeOf(cell).name, { focus: true });
 });
-canvas.addEventListener("focus", () => point(Math.max(map.cursor, map.count ? 0 : -1), { speak: true }));
+canvas.addEventListener("focus", () => point(map.cursor < 0 ? map.first : map.cursor, { speak: true }));
 canvas.addEventListener("blur", () => map.draw());
 canvas.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || map.cursor < 0) return;

@@ -3,7 +3,7 @@
 A frame's columns are described in dashboard/heatmap.py. Only what is in view is drawn, and of a new frame only the
 cells that changed. */
 
-import { number, say } from "./strings.js";
+import { language, number, say } from "./strings.js";
 
 const FULL = 2;
 const CARVED = 4;
@@ -47,6 +47,7 @@ export class HeatMap {
   #labels = [];
   #nodes = [];
   #cells = [];
+  #order = []; /* the cells as they stand, pod by pod, rack by rack */
   #frame = null;
   #fits = null;
   #size = 0;
@@ -84,6 +85,10 @@ export class HeatMap {
     return this.#cells.length;
   }
 
+  get first() {
+    return this.#order[0] ?? -1;
+  }
+
   get shown() {
     return this.#fits ? this.#fits.reduce((sum, one) => sum + one, 0) : this.count;
   }
@@ -110,7 +115,11 @@ export class HeatMap {
           this.#cells.push({ node, index, model: models[model], at: node.count++ });
       this.#nodes.push(node);
     }
-    this.#pods = [...pods.values()].map(({ name, racks }) => ({ name, racks: [...racks.values()] }));
+    this.#pods = [...pods.values()].map(({ name, racks }) => ({ name, racks: [...racks.values()].sort(byName) }));
+    this.#pods.sort(byName);
+    const inRacks = this.#pods.flatMap((pod) => pod.racks).flatMap((rack) => rack.nodes.sort(byName));
+    this.#order = inRacks.flatMap((node) => Array.from({ length: node.count }, (_, at) => node.first + at));
+    this.#order.forEach((cell, rank) => (this.#cells[cell].rank = rank));
     this.#frame = null;
     this.#fits = null;
     this.cursor = Math.min(this.cursor, this.count - 1);
@@ -380,9 +389,9 @@ export class HeatMap {
   beside(cell, key) {
     const step = { ArrowLeft: -1, ArrowRight: 1, Home: 1, End: -1 }[key];
     if (step) {
-      let next = { Home: 0, End: this.count - 1 }[key] ?? cell + step;
-      while (next >= 0 && next < this.count && !this.#open(next)) next += step;
-      return next >= 0 && next < this.count ? next : cell;
+      let rank = { Home: 0, End: this.count - 1 }[key] ?? this.#cells[cell].rank + step;
+      while (rank >= 0 && rank < this.count && !this.#open(this.#order[rank])) rank += step;
+      return this.#order[rank] ?? cell;
     }
     return this.#above(cell, key === "ArrowUp" ? -1 : 1);
   }
@@ -405,6 +414,9 @@ export class HeatMap {
     return !this.#fits || Boolean(this.#fits[cell]);
   }
 }
+
+const collator = new Intl.Collator(language, { numeric: true });
+const byName = (one, other) => collator.compare(one.name, other.name);
 
 /* Side by side, line by line: gives each its x and y; returns the width and the height that they take together. */
 function flow(items, width, gap) {

@@ -18,6 +18,7 @@ PAST_THE_DOOR: dict[tuple[str, str, str], str] = {}
 ALL_TEAMS = {
     ("dashboard/views/place.py", "_node", "occupancy.of_node"): "a stranger's holdings are shown without name or link",
     ("dashboard/machines.py", "waste", "occupancy.waiting"): "of all teams only to an operator",
+    ("dashboard/machines.py", "carvings", "occupancy.carvings"): "what was carved on which device, not for whom",
 }
 
 
@@ -59,7 +60,7 @@ def test_whoever_shows_all_teams_says_why() -> None:
         (path, node.name, called)
         for path, tree in trees("dashboard")
         for node in ast.walk(tree)
-        for called in ("occupancy.holdings", "occupancy.of_node", "occupancy.waiting")
+        for called in ("occupancy.holdings", "occupancy.of_node", "occupancy.waiting", "occupancy.carvings")
         if isinstance(node, ast.FunctionDef) and f"{called}(" in ast.unparse(node)
     }
     assert shown == set(ALL_TEAMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard import camera, heatmap, hub
-from dashboard.heatmap import BROKEN, CARVED, DRAINED, FREE, FULL, PARTLY
+from dashboard.heatmap import BROKEN, CARVED, DRAINED
 from haein.cluster import inventory
 from haein.cluster.models import Device, Node
 from haein.lib import clock, live
@@ -23,6 +24,7 @@ from haein.tenants import services as tenants
 from haein.tenants.models import AuditEntry
 from jobs import occupancy, scheduling
 from jobs.models import Allocation, Job
+from jobs.occupancy import FREE, FULL, PARTLY
 from tests.cast import Person, node_fact, person
 from tests.dashboard import crowd
 from tests.dashboard.crowd import Slice
@@ -168,6 +170,18 @@ def test_stranded_gpus_are_explained(two: None, alice: Person) -> None:
     assert one["why"] == "Too little left on each device: 0.5."
     assert (eight["fits"], eight["stranded"]) == ("0", "10.5")
     assert eight["why"] == "Too few such devices on one node: 10; too little left on each device: 0.5."
+
+
+def test_what_was_carved_last_is_said_without_a_name(two: None, alice: Person, charlie: Person, submit: Submit) -> None:
+    assert alice.client.get("/cluster/").context["carvings"] == []
+    submit(alice, name="secret-name", gpus=1, profile="3g.90gb")
+    scheduling.run_pass(now=clock.now(), ready=frozenset({"python"}))
+    page = charlie.client.get("/cluster/")
+    (carving,) = page.context["carvings"]
+    assert re.fullmatch(
+        r"Carve [ab]/gpu\d into 3g\.90gb: touches no running job, lets 1 waiting job start", carving["text"]
+    )
+    assert "secret-name" not in page.content.decode()
 
 
 def test_a_node_shows_its_slices_and_who_holds_them_to_those_who_may_know(
