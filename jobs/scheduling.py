@@ -142,33 +142,6 @@ def _snapshot(taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) 
     return Snapshot(tuple(_filled(_node(node, devices.get(node.pk, [])), taken, used) for node in nodes))
 
 
-@dataclass(frozen=True, slots=True)
-class Occupied:
-    """A node as full as it is: CPUs (thousandths of a core) and memory (MiB) in use, and who holds its devices."""
-
-    node: Node
-    cpus: int
-    memory_mb: int
-    devices: list[tuple[Device, list[Allocation]]]
-
-
-def occupied() -> list[Occupied]:
-    """Every node with its present devices and all that is held of them, in four queries.
-
-    It names the holders of all teams: whoever shows it says only to the holders' own teams who they are.
-    """
-    held: dict[int, list[Allocation]] = {}
-    for allocation in Allocation.objects.filter(ended_at=None).select_related("attempt__job").order_by("id"):
-        held.setdefault(allocation.device_id, []).append(allocation)
-    devices: dict[int, list[tuple[Device, list[Allocation]]]] = {}
-    for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
-        devices.setdefault(device.node_id, []).append((device, held.get(device.pk, [])))
-    used = used_by_node()
-    return [
-        Occupied(node, *used.get(node.pk, (0, 0)), devices.get(node.pk, [])) for node in Node.objects.order_by("name")
-    ]
-
-
 def used_by_node() -> dict[int, tuple[int, int]]:
     """CPUs (thousandths of a core) and memory (MiB) that attempts hold on each node, further workers too."""
     attempts = Attempt.objects.exclude(state=Attempt.State.ENDED).values_list("node_id")

@@ -51,6 +51,10 @@ API_OF_A_JOB = {
 }
 # For operators; others are told that there is no such page.
 OPERATORS = {"prices", "replays"}
+# Of one node: its holders are named to their own team alone.
+OF_A_NODE = {"node"}
+# Verbs of operators on one node; others are told that there is no such page.
+ON_A_NODE = {"node_drain", "node_undrain"}
 # Of one replay, which is the operators' alone.
 OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay_curves_csv"}
 # Of one job: whoever may not see it is told that there is no such page.
@@ -71,7 +75,8 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_TOKEN | API_OPEN | API_OWN | API_OF_A_JOB
+    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
+    known |= API_OPEN | API_OWN | API_OF_A_JOB
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -80,7 +85,7 @@ def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
-    assert others == OF_A_TOKEN | OF_A_REPLAY | {"example"}
+    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
 @pytest.fixture
@@ -114,12 +119,14 @@ def a_replay(job: Job) -> Replay:
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
+    if name in OF_A_NODE | ON_A_NODE:
+        return reverse(name, args=["node1"])
     if name in OF_A_REPLAY:
         return reverse(name, args=[a_replay(job).pk])
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | OF_A_REPLAY))
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY))
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -188,9 +195,10 @@ def test_bob_is_told_more(bob: Person, secret: Job, name: str) -> None:
     assert asked.status_code in {200, 405}
 
 
-@pytest.mark.parametrize("name", sorted(OWN - {"example"}))
+@pytest.mark.parametrize("name", sorted((OWN | OF_A_NODE) - {"example"}))
 def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
-    for asked in ({}, {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}):
+    words = {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}, {"node": "node1"}
+    for asked in ({}, *words):
         page: Any = charlie.client.get(address(name, secret), asked)
         body = b"".join(page.streaming_content) if page.streaming else page.content
         assert page.status_code == 200
@@ -198,12 +206,23 @@ def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str)
         no_word_of_it(body.decode().replace(next(iter(asked.values()), "\0"), ""), secret)
 
 
+def test_only_an_operator_and_the_holders_team_are_told_who_holds_a_node(
+    bob: Person, charlie: Person, oda: Person, secret: Job
+) -> None:
+    where = reverse("node", args=["node1"])
+    assert "xyzzy-name" in bob.client.get(where).content.decode()
+    told = oda.client.get(where).content.decode()
+    assert "xyzzy-name" in told
+    assert str(secret.pk) not in told  # its page is its own team's
+    assert "another team" in charlie.client.get(where).content.decode()
+
+
 def test_bob_reads_them(bob: Person, secret: Job) -> None:
-    for name in ("overview", "jobs", "billing", "cluster"):
+    for name in ("overview", "jobs", "billing"):
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
-@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB))
+@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE))
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):
         answer = ask(address(name, secret))
@@ -214,7 +233,7 @@ def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None
 def test_somebody_who_was_removed_from_every_team_sees_nothing(bob: Person, secret: Job) -> None:
     client = bob.client
     bob.user.teams.all().delete()
-    for name in sorted((OWN | OF_A_JOB) - {"keep_account"}):
+    for name in sorted((OWN | OF_A_JOB | OF_A_NODE | ON_A_NODE) - {"keep_account"}):
         assert client.get(address(name, secret)).status_code in {403, 405}
 
 

@@ -25,7 +25,9 @@ MOST = {
     "/jobs/{running}/": 24,
     "/jobs/{queued}/": 24,
     "/billing/": 16,
-    "/cluster/": 13,
+    "/cluster/": 18,
+    "/cluster/?node=node1": 23,
+    "/cluster/nodes/node1/": 12,
     "/jobs/new/": 10,
     "/tokens/": 9,
     "/api/": 8,
@@ -37,7 +39,7 @@ MOST = {
     "/api/v1/jobs/{running}/attempts": 9,
     "/api/v1/usage": 5,
     "/api/v1/usage/summary": 10,
-    "/api/v1/nodes": 8,
+    "/api/v1/nodes": 12,
     "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
 }
 
