@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -172,13 +173,20 @@ def waste(occupied: Occupancy, scope: Scope) -> dict[str, Any]:
                 "stranded": gpus(report.stranded),
                 "why": _why(report),
             }
-            for report, count in zip(stranded.among(occupied.rooms(), requests), counts, strict=True)
+            for report, count in zip(map(_kinds(occupied).report, requests), counts, strict=True)
         ],
     }
 
 
-def carvings() -> dict[str, Any]:
-    """What was carved last, by the sentences of the plans."""
+@lru_cache(maxsize=2)
+def _kinds(occupied: Occupancy) -> stranded.Kinds:
+    """Made once for all the readers of one picture."""
+    return stranded.Kinds(occupied.rooms())
+
+
+@lru_cache(maxsize=2)
+def carvings(_occupied: Occupancy) -> dict[str, Any]:
+    """What was carved last, by the sentences of the plans; read once for all the readers of one picture."""
     return {"carvings": [{"at": at, "text": text[:1].upper() + text[1:]} for at, text in occupancy.carvings()]}
 
 

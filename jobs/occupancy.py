@@ -14,8 +14,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import connection
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max, Q, Sum
 from numpy.typing import NDArray
 
 from haein.cluster.models import Device, Node
@@ -175,15 +176,15 @@ class Occupancy:
 
 
 def now() -> Occupancy:
-    """Read in six queries; what there is of devices is kept from the last time where it is the same."""
-    layout = _layout(tuple(Device.objects.filter(present=True).aggregate(*_LAYOUT_KEY).values()))
+    """Read in five queries; what there is of devices is kept from the last time where it is the same."""
+    faulty, *key = Device.objects.filter(present=True).aggregate(_FAULTY, *_LAYOUT_KEY).values()
+    layout = _layout(tuple(key))
     nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
     place = {node.id: at for at, node in enumerate(nodes)}
     of = np.array([place[pk] for pk in layout.node_ids.tolist()], dtype=np.int64)
     used = scheduling.used_by_node()
     cpus, memory_mb = np.array([used.get(node.id, (0, 0)) for node in nodes], dtype=np.int64).reshape(-1, 2).T
     held = _held(layout)
-    faulty = Device.objects.filter(present=True).exclude(problem="").values_list("pk", flat=True).order_by()
     away = np.array([not node.present for node in nodes], dtype=np.bool_)
     drained = np.array([node.drained_at is not None for node in nodes], dtype=np.bool_)
     return Occupancy(
@@ -191,13 +192,14 @@ def now() -> Occupancy:
         nodes=nodes,
         node=of,
         **held,
-        broken=np.isin(layout.ids, list(faulty)) | away[of],
+        broken=np.isin(layout.ids, faulty) | away[of],
         drained=drained[of],
         node_cpus=cpus,
         node_memory_mb=memory_mb,
     )
 
 
+_FAULTY = ArrayAgg("pk", filter=~Q(problem=""), default=[])
 _LAYOUT_KEY = (Count("pk"), Sum("pk"), Sum("node_id"), Sum("index"), Sum("model_id"))
 
 
