@@ -140,8 +140,7 @@ def _in_state(occupied: Occupancy, state: str) -> occupancy.Flags:
         return occupied.broken
     if state == "drained":
         return occupied.drained
-    fits: occupancy.Flags = heatmap.flags(occupied) == heatmap.STATES[state]
-    fits |= heatmap.flags(occupied) == heatmap.STATES[state] | heatmap.CARVED
+    fits: occupancy.Flags = (occupied.states == heatmap.STATES[state]) & ~occupied.broken & ~occupied.drained
     return fits
 
 

@@ -177,7 +177,7 @@ class Occupancy:
 
 def now() -> Occupancy:
     """Read in five queries; what there is of devices is kept from the last time where it is the same."""
-    faulty, *key = Device.objects.filter(present=True).aggregate(_FAULTY, *_LAYOUT_KEY).values()
+    faulty, *key = Device.objects.filter(present=True).aggregate(faulty=_FAULTY, **_LAYOUT_KEY).values()
     layout = _layout(tuple(key))
     nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
     place = {node.id: at for at, node in enumerate(nodes)}
@@ -200,7 +200,10 @@ def now() -> Occupancy:
 
 
 _FAULTY = ArrayAgg("pk", filter=~Q(problem=""), default=[])
-_LAYOUT_KEY = (Count("pk"), Sum("pk"), Sum("node_id"), Sum("index"), Sum("model_id"))
+_LAYOUT_KEY = {
+    "count": Count("pk"),
+    **{f"sum_{name}": Sum(name) for name in ("pk", "node_id", "index", "model_id")},
+}
 
 
 @functools.lru_cache(maxsize=1)
