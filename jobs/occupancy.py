@@ -315,11 +315,22 @@ def of_node(name: str) -> NodeDetail | None:
 _SHAPE = ("gpus", "share", "gpu_memory_mb", "profile", "gpu_model", "cpus", "memory_mb", "pool", "labels")
 
 
-def waiting(scope: Scope | None, *, most: int = 6) -> list[tuple[Request, int]]:
-    """The shapes that most waiting jobs of the reader's teams have, and how many have; of all teams without a scope."""
+class Waiting(NamedTuple):
+    """A shape that waiting jobs ask for: each of their workers, how many workers, and how many jobs."""
+
+    request: Request
+    workers: int
+    jobs: int
+
+
+def waiting(scope: Scope | None, *, most: int = 6) -> list[Waiting]:
+    """The shapes that most waiting jobs of the reader's teams have; of all teams without a scope."""
     jobs = Job.objects.seen_by(scope) if scope else Job.objects.all()
-    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values_list(*_SHAPE).annotate(many=Count("pk"))
-    return [(_request(*row[:-1]), row[-1]) for row in rows.order_by("-many", *_SHAPE)[:most]]
+    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values_list("workers", *_SHAPE).annotate(many=Count("pk"))
+    return [
+        Waiting(_request(*shape), workers, many)
+        for workers, *shape, many in rows.order_by("-many", "workers", *_SHAPE)[:most]
+    ]
 
 
 def _request(
@@ -354,5 +365,7 @@ _LOOK_BACK = 2000
 def carvings(*, most: int = 5) -> list[tuple[datetime, str]]:
     """The newest devices carved for jobs that were placed: when, and the plan's sentence, which names no job."""
     newest = Event.objects.aggregate(pk=Max("pk"))["pk"] or 0
-    rows = Event.objects.filter(pk__gt=newest - _LOOK_BACK, reason="placed_carving").order_by("-pk")
-    return [(at, values["carved"]) for at, values in rows.values_list("at", "reason_values")[:most]]
+    events = Event.objects.filter(pk__gt=newest - _LOOK_BACK, reason="placed_carving").order_by("-pk")
+    rows = events.values_list("at", "reason_values__carved")[: most * 8]
+    # Each of the jobs that one carving let start has its sentence.
+    return list(dict.fromkeys(rows))[:most]
