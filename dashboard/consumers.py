@@ -27,6 +27,7 @@ from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
 from dashboard import boards, camera, hub, machines
+from dashboard import replays as replay_boards
 from dashboard.heatmap import Picture
 from dashboard.outage import DOWN
 from haein.cluster.backends.base import BackendDown
@@ -37,7 +38,7 @@ from haein.telemetry import series
 from haein.tenants import scope as scopes
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import services
+from jobs import replays, services
 from jobs.models import Attempt, Job
 
 log = structlog.get_logger(__name__)
@@ -250,6 +251,39 @@ class Jobs(Page):
         if self.hinted or hub.current().deaf:
             await self.send_json({"type": "refresh"})
         await self.send_json({"type": "fresh", "at": time.time()})
+
+
+class Replays(Jobs):
+    """The operators' list."""
+
+    async def may_open(self, reach: Scope) -> bool:
+        return bool(reach.user.is_operator)
+
+    def audiences(self) -> list[str]:
+        return [replays.AUDIENCE]
+
+    async def _look(self) -> None:
+        if not self.reach.user.is_operator:
+            raise NotFound("")
+        await super()._look()
+
+
+class ReplayPage(Page):
+    """A replay: how far it is. Its outcome is the page's own, which loads itself again when there is one."""
+
+    interval = IDLE_S
+
+    async def may_open(self, reach: Scope) -> bool:
+        self.replay_id: UUID = self.scope["url_route"]["kwargs"]["replay_id"]
+        found = replays.newest(by=reach.user).filter(pk=self.replay_id)
+        return bool(await database_sync_to_async(found.exists)())
+
+    def audiences(self) -> list[str]:
+        return [live.group("replay", self.replay_id)]
+
+    def fragments(self) -> dict[str, str]:
+        found = replay_boards.row(replays.get(self.replay_id, by=self.reach.user))
+        return {"replay-head": self.render("dashboard/_replay_head.html", {"replay": found})}
 
 
 class JobPage(Page):

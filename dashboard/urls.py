@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, work
+from dashboard.views import money, people, place, programs, replay, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -31,4 +31,10 @@ urlpatterns = [
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/replays/", replay.replay_list, name="replays"),
+    path("operator/replays/<uuid:replay_id>/", replay.replay, name="replay"),
+    path("operator/replays/<uuid:replay_id>/cancel/", replay.replay_cancel, name="replay_cancel"),
+    path("operator/replays/<uuid:replay_id>/delete/", replay.replay_delete, name="replay_delete"),
+    path("operator/replays/<uuid:replay_id>/runs.csv", replay.replay_csv, name="replay_csv"),
+    path("operator/replays/<uuid:replay_id>/curves.csv", replay.replay_curves_csv, name="replay_curves_csv"),
 ]

@@ -34,7 +34,7 @@ from haein.placement.model import (
     Snapshot,
 )
 from haein.tenants.models import Organization
-from jobs import moves
+from jobs import moves, settling
 from jobs.models import Allocation, Attempt, Job, Worker
 from jobs.spec import Near as Nearness
 from jobs.spec import Spec
@@ -199,7 +199,9 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
         return 0
     held = {job.pk: code for job in queue if (code := _gate(job, ready))}
     jobs = {job.pk: job for job in queue}
-    plan = engine.plan(snapshot(), [_request(job) for job in queue if job.pk not in held])
+    policy, mix = settling.current()
+    requests = [request_of(job) for job in queue if job.pk not in held]
+    plan = engine.plan(snapshot(), requests, policy, mix, explained=False)
     placed = _start(plan.placements, plan.carvings, jobs, now)
     _write_reasons({**held, **{_uuid(refusal): _class(refusal) for refusal in plan.refusals}}, jobs)
     return placed
@@ -214,7 +216,8 @@ def _gate(job: Job, ready: frozenset[str]) -> str:
     return ""
 
 
-def _request(job: Job | Spec) -> Request | Gang:
+def request_of(job: Job | Spec) -> Request | Gang:
+    """What placement is asked for the job's sake."""
     each = Request(
         id=job.pk if isinstance(job, Job) else ids.new(),
         gpus=job.gpus,
@@ -391,10 +394,10 @@ def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
 
 def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment."""
-    plan = engine.plan(glance(), [_request(job)])
+    plan = engine.plan(glance(), [request_of(job)])
     if plan.placements:
         return gettext("There is room for it: it starts with the next look at the queue.")
-    return _with_nearest(plan.refusals[0], _request(job))
+    return _with_nearest(plan.refusals[0], request_of(job))
 
 
 def capacity() -> Snapshot:
@@ -437,7 +440,7 @@ def never_fits(spec: Spec) -> dict[str, str] | None:
     now = capacity()
     if not now.nodes:
         return None  # nothing has reported yet: it waits, and says so
-    request = _request(spec)
+    request = request_of(spec)
     refusal = engine.ever_fits(now, request)
     if refusal is None or refusal.reason is not Reason.NEVER_FITS:
         return None
@@ -460,7 +463,7 @@ _AT_FAULT = {
 
 def outlook(spec: Spec) -> tuple[str, str]:
     """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
-    request = _request(spec)
+    request = request_of(spec)
     now = glance()
     never = engine.ever_fits(now, request)
     if never and never.reason is Reason.NEVER_FITS and now.nodes:
