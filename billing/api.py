@@ -65,8 +65,8 @@ class QuoteView(Door):
     def post(self, request: Request) -> Response:
         spec = shapes.spec_of(api.sent(request, shapes.JobSpec))
         services.check(scope=self.reach, spec=spec)
-        hour = statements.quote(gpus=spec.gpus, share=spec.share, now=clock.now())
-        starts, _fault = services.outlook(gpus=spec.gpus, share=spec.share, cpus=spec.cpus, memory_mb=spec.memory_mb)
+        hour = statements.quote(spec, now=clock.now())
+        starts, _fault = services.outlook(spec)
         return Response(
             {
                 "currency": settings.HAEIN_CURRENCY,

@@ -53,7 +53,7 @@ def lines(allocation: Allocation, tariffs: list[rating.Tariff], *, until: dateti
     start, end = clock.whole_seconds(allocation.billable_from), clock.whole_seconds(ends)
     if end <= start:
         return []
-    return rating.rate(start, end, allocation.units, tariffs, cuts=_months(start, end))
+    return rating.rate(start, end, allocation.weight, tariffs, cuts=_months(start, end))
 
 
 def _months(start: int, end: int) -> Iterator[int]:

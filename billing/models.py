@@ -46,7 +46,9 @@ class Price(models.Model):
 
 
 class Usage(Owned):
-    """Seconds of a share of one device at one price: half-open [starts, ends), on whole seconds.
+    """Seconds of a slice of one device at one price: half-open [starts, ends), on whole seconds.
+
+    `units` are the thousandths of the device's price that the slice costs (its allocation's weight).
 
     (allocation, starts) is a natural key: metering the same allocation again writes the same rows, that is, none. Who
     and what are kept beside the keys, so that a month is added up from this table alone.

@@ -1,6 +1,7 @@
 """From time and prices to money: pure and exact, with one rounding at the line.
 
-A line is seconds x units x price / (3600 x 1000): a price is for an hour of a whole device, units are thousandths.
+A line is seconds x units x price / (3600 x 1000): a price is for an hour of a whole device, units are thousandths of
+it.
 """
 
 from __future__ import annotations

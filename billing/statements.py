@@ -17,15 +17,21 @@ from haein.cluster.models import DeviceModel
 from haein.lib import clock
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
+from jobs import scheduling
 from jobs.models import Allocation, Job
+from jobs.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One device of one attempt: `amount` in exact micro-units, `per_hour` the price of the whole device."""
+    """One slice of one attempt: `amount` in exact micro-units, `per_hour` the price of the whole device.
+
+    `units` are the thousandths of that price which the slice costs; `profile` is that of a MIG instance.
+    """
 
     device: str
     model: str
+    profile: str
     units: int
     seconds: int
     per_hour: int
@@ -50,7 +56,7 @@ def of_job(job: Job, *, now: datetime) -> Cost:
     tariffs = prices.tariffs(allocation.device.model_id for allocation in allocations)
     rows = list(_cost_lines(allocations, tariffs, now))
     running = [a for a in allocations if a.ended_at is None]
-    rate = rating.add(_hour(a.units, tariffs.get(a.device.model_id, []), now) for a in running)
+    rate = rating.add(_hour(a.weight, tariffs.get(a.device.model_id, []), now) for a in running)
     return Cost(
         lines=rows,
         total=rating.total(row.amount for row in rows),
@@ -67,7 +73,8 @@ def _cost_lines(
             yield CostLine(
                 device=str(allocation.device),
                 model=allocation.device.model.name,
-                units=allocation.units,
+                profile=allocation.profile,
+                units=allocation.weight,
                 seconds=line.seconds,
                 per_hour=line.tariff.per_hour,
                 amount=line.exact,
@@ -179,7 +186,7 @@ def burning(scope: Scope, *, now: datetime) -> int:
     """Micro-units that an hour of what runs now costs."""
     rows = list(
         Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None).values_list(
-            "units", "device__model_id"
+            "weight", "device__model_id"
         )
     )
     tariffs = prices.tariffs(model_id for _, model_id in rows)
@@ -222,9 +229,13 @@ class Quote:
     models: Sequence[str]
 
 
-def quote(*, gpus: int, share: int, now: datetime) -> Quote:
+def quote(spec: Spec, *, now: datetime) -> Quote:
     """Before the button is pressed; nothing for a job without GPUs."""
-    models = list(DeviceModel.objects.filter(devices__present=True).distinct().order_by("name")) if gpus else []
-    tariffs = prices.tariffs(model.pk for model in models)
-    hours = [rating.total([_hour(gpus * share, tariffs.get(model.pk, []), now)]) for model in models] or [0]
-    return Quote(min(hours), max(hours), [model.name for model in models])
+    models = DeviceModel.objects.filter(devices__present=True).distinct().order_by("name") if spec.gpus else []
+    weights = {model: weight for model in models if (weight := scheduling.weight_asked(spec, model)) is not None}
+    tariffs = prices.tariffs(model.pk for model in weights)
+    slices = spec.gpus * spec.workers
+    hours = [
+        rating.total([_hour(slices * weight, tariffs.get(model.pk, []), now)]) for model, weight in weights.items()
+    ] or [0]
+    return Quote(min(hours), max(hours), [model.name for model in weights])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Count
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from billing import statements
 from dashboard import present
@@ -18,6 +19,7 @@ from haein.lib import money
 from haein.tenants.scope import Scope
 from jobs import scheduling, services, wording
 from jobs.models import Allocation, Attempt, Job
+from jobs.spec import Spec
 from jobs.states import ENDED, State
 
 SHOWN = 8
@@ -46,7 +48,7 @@ def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
 
 
 def _figures(scope: Scope, counts: Mapping[str, int], now: datetime) -> list[dict[str, str]]:
-    mine = list(Allocation.objects.seen_by(scope).filter(ended_at=None).values_list("units", flat=True))
+    mine = list(Allocation.objects.seen_by(scope).filter(ended_at=None).values_list("weight", flat=True))
     devices = Device.objects.filter(present=True, problem="").count()
     today, month = statements.spent(scope, now=now)
     active = counts.get(State.RUNNING, 0) + counts.get(State.STARTING, 0)
@@ -83,12 +85,14 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
 
 def _attempts(job: Job, scope: Scope, now: datetime) -> list[dict[str, Any]]:
     rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
+    rows = rows.annotate(others=Count("workers"))
     return [
         {
             "id": str(row.pk),
             "number": row.number,
             "state": Attempt.State(row.state).label,
             "node": row.node.name,
+            "others": row.others,
             "placed": row.placed_at,
             "started": row.started_at,
             "ended": row.ended_at,
@@ -109,19 +113,36 @@ def job_cost(job: Job, *, now: datetime) -> dict[str, Any]:
             "rate": present.amount(cost.per_hour) if cost.per_hour else "",
             "seconds": sum(line.seconds for line in cost.lines),
             "note": _("Not charged: the time that the operator's machine spoiled.") if cost.waived else "",
-            "lines": [
-                {
-                    "device": line.device,
-                    "model": line.model,
-                    "share": present.percent(line.units),
-                    "seconds": line.seconds,
-                    "span": present.span(line.seconds),
-                    "price": present.amount(line.per_hour, fine=False),
-                    "amount": present.amount(round(line.amount)),
-                }
-                for line in cost.lines
-            ],
+            "lines": [_cost_line(alike) for alike in _alike(cost.lines)],
         }
+    }
+
+
+def _alike(lines: Iterable[statements.CostLine]) -> Iterable[list[statements.CostLine]]:
+    """The lines of a gang's slices, hundreds of them maybe, are one line where they say the same."""
+    found: dict[tuple[object, ...], list[statements.CostLine]] = {}
+    for line in lines:
+        found.setdefault((line.model, line.profile, line.units, line.seconds, line.per_hour), []).append(line)
+    return found.values()
+
+
+def _cost_line(alike: list[statements.CostLine]) -> dict[str, Any]:
+    first, more = alike[0], len(alike) - 1
+    device = first.device
+    if more:
+        device = ngettext("%(device)s and %(more)d more", "%(device)s and %(more)d more", more) % {
+            "device": device,
+            "more": more,
+        }
+    return {
+        "device": device,
+        "model": " · ".join(part for part in (first.model, first.profile) if part),
+        "times": len(alike),
+        "share": present.percent(first.units),
+        "seconds": first.seconds,
+        "span": present.span(first.seconds),
+        "price": present.amount(first.per_hour, fine=False),
+        "amount": present.amount(round(sum(line.amount for line in alike))),
     }
 
 
@@ -196,12 +217,12 @@ def _holder(allocation: Allocation, scope: Scope) -> dict[str, Any]:
     }
 
 
-def quote(*, gpus: int, share: int, time_limit_s: int, now: datetime) -> dict[str, Any]:
+def quote(spec: Spec, *, now: datetime) -> dict[str, Any]:
     """The price before the button: for an hour, and at most, should the job run to its limit."""
-    hour = statements.quote(gpus=gpus, share=share, now=now)
+    hour = statements.quote(spec, now=now)
     return {
         "per_hour": _range(hour.least, hour.most),
-        "at_most": present.amount(money.round_half_even(Fraction(hour.most * time_limit_s, 3600))),
+        "at_most": present.amount(money.round_half_even(Fraction(hour.most * spec.time_limit_s, 3600))),
         "models": ", ".join(hour.models),
         "currency": settings.HAEIN_CURRENCY,
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import DeviceModel
 from haein.tenants.models import Token
-from jobs.spec import Spec
+from jobs.scheduling import Offers
+from jobs.spec import MOST_WORKERS, Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 60}
@@ -63,6 +66,43 @@ class JobForm(forms.Form):
     memory_gb = forms.DecimalField(
         label=_("Memory, in GiB"), min_value=Decimal("0.0625"), decimal_places=4, max_digits=10
     )
+    profile = forms.CharField(
+        label=_("MIG profile"),
+        required=False,
+        widget=forms.Select,
+        help_text=_("Instead of a share: an instance that is carved out of a GPU for this job."),
+    )
+    gpu_model = forms.CharField(label=_("GPU model"), required=False, widget=forms.Select)
+    gpu_memory_gb = forms.DecimalField(
+        label=_("GPU memory, in GiB"),
+        required=False,
+        min_value=Decimal("0.1"),
+        decimal_places=4,
+        max_digits=10,
+        help_text=_("Of a share; as large a part of the memory if left empty."),
+    )
+    workers = forms.IntegerField(
+        label=_("Workers"),
+        min_value=1,
+        max_value=MOST_WORKERS,
+        required=False,
+        help_text=_("How many start together, or not at all. What is asked for above is for each of them."),
+    )
+    near = forms.ChoiceField(
+        label=_("Near each other"),
+        required=False,
+        choices=[
+            ("any", _("anywhere")),
+            ("node", _("on one node")),
+            ("rack", _("in one rack")),
+            ("pod", _("in one pod")),
+        ],
+    )
+    near_required = forms.BooleanField(label=_("Wait until they can be that near"), required=False)
+    pool = forms.CharField(label=_("Pool"), required=False, widget=forms.Select)
+    labels = forms.CharField(
+        label=_("Labels"), required=False, help_text=_("That the node must have, with commas between them.")
+    )
     time_limit = SpanField(label=_("Time limit"), help_text=_("For example 30m, 2h or 1d 12h. The job is ended then."))
     retries = forms.IntegerField(
         label=_("Retries"), min_value=0, max_value=20, help_text=_("How often it is run again by itself when it fails.")
@@ -76,6 +116,38 @@ class JobForm(forms.Form):
         help_text=_("One KEY=value a line."),
     )
 
+    def offer(self, offers: Offers) -> None:
+        """Show what this cluster has; what it can't do at all is not asked for, unless it was asked for before."""
+        self._choose("profile", _("none"), [(name, name) for name in offers.profiles])
+        self._choose("gpu_model", _("any"), [(name, name) for name in offers.models])
+        self._choose("pool", _("any"), [(name, name) for name in offers.pools])
+        if offers.labels:
+            self.fields["labels"].help_text = _("That the node must have; here: %(labels)s.") % {
+                "labels": ", ".join(offers.labels)
+            }
+        elif not self["labels"].value():
+            del self.fields["labels"]
+        if not offers.gangs and str(self["workers"].value() or 1) == "1":
+            for name in ("workers", "near", "near_required"):
+                del self.fields[name]
+
+    def asks_where(self) -> bool:
+        """Whether something is asked for, or wrong, in the part of the form that is folded otherwise."""
+        names = [name for name in ("gpu_model", "gpu_memory_gb", "pool", "labels") if name in self.fields]
+        return any(self[name].value() or self[name].errors for name in names)
+
+    def _choose(self, name: str, none: Promise, choices: list[tuple[str, str]]) -> None:
+        asked = str(self[name].value() or "")
+        if not choices and not asked:
+            del self.fields[name]
+            return
+        known = {value for value, _label in choices}
+        more = [(asked, asked)] if asked and asked not in known else []
+        self.fields[name].widget.choices = [("", none), *choices, *more]
+
+    def clean_labels(self) -> list[str]:
+        return [label.strip() for label in self.cleaned_data["labels"].split(",") if label.strip()]
+
     def clean_tags(self) -> list[str]:
         return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
 
@@ -87,19 +159,39 @@ class JobForm(forms.Form):
         pairs = (line.split("=", 1) for line in lines)
         return {name.strip(): value for name, value in pairs}
 
+    def slice(self) -> Spec | None:
+        """What it asks of the cluster as far as it is filled in; None while that is not even the number of GPUs."""
+        data = self.cleaned_data
+        if data.get("gpus") is None or data.get("share") is None:
+            return None
+        return Spec(
+            name="",
+            command="",
+            gpus=data["gpus"],
+            share=int(data["share"] * 10),
+            gpu_memory_mb=int((data.get("gpu_memory_gb") or 0) * 1024),
+            profile=data.get("profile", ""),
+            gpu_model=data.get("gpu_model", ""),
+            cpus=int((data.get("cpus") or Decimal("0.1")) * 1000),
+            memory_mb=int((data.get("memory_gb") or 1) * 1024),
+            workers=data.get("workers") or 1,
+            near=data.get("near") or "any",
+            near_required=data.get("near_required", False),
+            pool=data.get("pool", ""),
+            labels=data.get("labels") or [],
+            time_limit_s=data.get("time_limit") or 0,
+        )
+
     def spec(self) -> Spec:
         """What the cleaned form asks for."""
-        data = self.cleaned_data
-        return Spec(
+        data, asked = self.cleaned_data, self.slice()
+        assert asked is not None  # a form without faults has its GPUs
+        return replace(
+            asked,
             name=data["name"],
             command=data["command"].replace("\r\n", "\n"),
             environment=data["environment"].strip(),
             variables=data["variables"],
-            gpus=data["gpus"],
-            share=int(data["share"] * 10),
-            cpus=int(data["cpus"] * 1000),
-            memory_mb=int(data["memory_gb"] * 1024),
-            time_limit_s=data["time_limit"],
             retries=data["retries"],
             priority=data["priority"],
             tags=data["tags"],
@@ -108,7 +200,11 @@ class JobForm(forms.Form):
     def explain(self, faults: dict[str, str]) -> None:
         """Put the spec's faults beside the fields that people see."""
         for name, sentence in faults.items():
-            field = {"memory_mb": "memory_gb", "time_limit_s": "time_limit"}.get(name, name)
+            field = {
+                "memory_mb": "memory_gb",
+                "gpu_memory_mb": "gpu_memory_gb",
+                "time_limit_s": "time_limit",
+            }.get(name, name)
             self.add_error(field if field in self.fields else None, sentence)
 
     @staticmethod
@@ -121,6 +217,14 @@ class JobForm(forms.Form):
             "share": Decimal(spec.share) / 10,
             "cpus": Decimal(spec.cpus) / 1000,
             "memory_gb": Decimal(spec.memory_mb) / 1024,
+            "profile": spec.profile,
+            "gpu_model": spec.gpu_model,
+            "gpu_memory_gb": Decimal(spec.gpu_memory_mb) / 1024 if spec.gpu_memory_mb else "",
+            "workers": spec.workers,
+            "near": spec.near,
+            "near_required": spec.near_required,
+            "pool": spec.pool,
+            "labels": ", ".join(spec.labels),
             "time_limit": spec.time_limit_s,
             "retries": spec.retries,
             "priority": spec.priority,

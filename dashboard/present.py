@@ -10,12 +10,13 @@ from uuid import UUID
 from django.conf import settings
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from billing import statements
 from haein.lib import clock, money
 from jobs import wording
 from jobs.models import STATE_NAMES, Job
+from jobs.spec import Near
 from jobs.states import State
 
 TONES = {
@@ -26,6 +27,14 @@ TONES = {
     State.FAILED: "bad",
     State.CANCELLED: "quiet",
     State.TIMED_OUT: "bad",
+}
+
+
+NEARNESS = {
+    Near.ANY: "",
+    Near.NODE: gettext_lazy("on one node"),
+    Near.RACK: gettext_lazy("in one rack"),
+    Near.POD: gettext_lazy("in one pod"),
 }
 
 
@@ -64,7 +73,7 @@ def job_row(job: Job, cost: int, *, reason: str | None = None) -> JobRow:
         created=job.created_at,
         started=job.started_at,
         ended=job.ended_at,
-        shape=shape(job.gpus, job.share),
+        shape=shape(job),
         cost=amount(cost),
         reason=wording.sentence(job.reason, job.reason_values) if reason is None else reason,
         tags=job.tags,
@@ -83,12 +92,32 @@ def job_url(job_id: UUID) -> str:
     return reverse("job", args=[job_id])
 
 
-def shape(gpus: int, share: int) -> str:
-    if not gpus:
+def shape(job: Job) -> str:
+    """What it asks for in a few words: 4 × 8 GPUs, 2 × 1g.23gb, 1 × 25 % GPU."""
+    each = _each(job)
+    return each if job.workers == 1 else f"{job.workers} × ({each})"
+
+
+def _each(job: Job) -> str:
+    if not job.gpus:
         return _("CPU only")
-    if share == 1000:
-        return ngettext("%(gpus)d GPU", "%(gpus)d GPUs", gpus) % {"gpus": gpus}
-    return _("%(gpus)d × %(share)s GPU") % {"gpus": gpus, "share": percent(share)}
+    if job.profile:
+        return f"{job.gpus} × {job.profile}"
+    if job.share == 1000:
+        return ngettext("%(gpus)d GPU", "%(gpus)d GPUs", job.gpus) % {"gpus": job.gpus}
+    return _("%(gpus)d × %(share)s GPU") % {"gpus": job.gpus, "share": percent(job.share)}
+
+
+def workers(job: Job) -> str:
+    """How many start together and how near each other; "" for one."""
+    if job.workers == 1:
+        return ""
+    count = ngettext("%(count)d worker", "%(count)d workers", job.workers) % {"count": job.workers}
+    near = NEARNESS[Near(job.near)]
+    if not near:
+        return count
+    needed = _("required") if job.near_required else _("if possible")
+    return f"{count}, {near} ({needed})"
 
 
 def percent(thousandths: int) -> str:

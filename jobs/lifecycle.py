@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 
-from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Refused, Sight, SliceGrant
+from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
 from jobs import moves, uploads
 from jobs.models import Allocation, Attempt, Job
@@ -55,24 +55,22 @@ def _lease(now: datetime) -> list[Attempt]:
     return list(
         Attempt.objects.filter(pk__in=mine)
         .select_related("job__upload", "node")
-        .prefetch_related("allocations__device")
+        .prefetch_related("allocations__device", "workers__node")
         .order_by("placed_at")
     )
 
 
 def _launch_of(attempt: Attempt) -> Launch:
     job = attempt.job
-    grants = sorted(attempt.allocations.all(), key=lambda allocation: allocation.device.index)
     return Launch(
         attempt_id=attempt.pk,
         attempt_number=attempt.number,
         job_id=job.pk,
         job_name=job.name,
         team_id=job.team_id,
-        node=attempt.node.name,
         command=job.command,
         environment=job.environment,
-        slices=tuple(SliceGrant(a.device.uuid, a.device.index, a.units) for a in grants),
+        places=_places(attempt),
         cpus=attempt.cpus,
         memory_mb=attempt.memory_mb,
         time_limit_s=job.time_limit_s,
@@ -81,6 +79,17 @@ def _launch_of(attempt: Attempt) -> Launch:
         upload=str(uploads.path(job.upload)) if job.upload else "",
         upload_name=job.upload.name if job.upload else "",
     )
+
+
+def _places(attempt: Attempt) -> tuple[Place, ...]:
+    nodes = [attempt.node, *(worker.node for worker in attempt.workers.all())]
+    slices: list[list[SliceGrant]] = [[] for _ in nodes]
+    for held in sorted(attempt.allocations.all(), key=lambda held: held.device.index):
+        start = -1 if held.start is None else held.start
+        slices[held.rank].append(
+            SliceGrant(held.device.uuid, held.device.index, held.units, held.memory, held.profile, start)
+        )
+    return tuple(Place(node.name, tuple(own)) for node, own in zip(nodes, slices, strict=True))
 
 
 def _talk(backend: Backend, launch: Launch) -> None:
@@ -123,8 +132,12 @@ def _begin(sights: Sequence[Sight], now: datetime) -> None:
     for attempt in won:
         attempt.state = Attempt.State.RUNNING
         attempt.started_at = _moment(by_id[attempt.pk].started_at, now)
+        others = attempt.job.workers - 1
         reasons[attempt.job_id] = moves.Why(
-            "runs", {"node": attempt.node.name}, attempt=attempt.number, at=attempt.started_at
+            "runs_on_several" if others else "runs",
+            {"node": attempt.node.name} | ({"others": others} if others else {}),
+            attempt=attempt.number,
+            at=attempt.started_at,
         )
     Attempt.objects.bulk_update(won, ["state", "started_at"])
     for attempt in won:

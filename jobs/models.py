@@ -47,9 +47,9 @@ class Upload(Owned):
 class Job(Owned):
     """A job: its spec, its state, and what the queue needs to know of it.
 
-    CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds. What is asked for
-    (GPUs, CPUs, memory) is for each of its workers; they start together or not at all. `profile` is a MIG profile, `near`
-    how near each other the workers should be, or must be.
+    CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds. What is asked
+    for (GPUs, CPUs, memory) is for each of its workers; they start together or not at all. `profile` is a MIG profile,
+    `near` how near each other the workers should be, or must be.
     """
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
@@ -132,7 +132,8 @@ class Job(Owned):
 class Attempt(Owned):
     """One run of a job. `launched_at` is the lease of whoever is launching it.
 
-    `node` is where it runs, or the first of its workers; CPUs (thousandths of a core) and memory (MiB) are for each worker.
+    `node` is where it runs, or the first of its workers; CPUs (thousandths of a core) and memory (MiB) are for each
+    worker.
     """
 
     team_path = "job__team_id"
@@ -191,8 +192,8 @@ class Allocation(Owned):
     """A slice of one device that an attempt held; what billing pulls.
 
     Of a whole device or a share, `units` are thousandths of it and `memory` is MiB of its memory. Of a MIG instance
-    (`profile`, and the memory slice it starts at) both are 56ths: 8 a compute slice, 7 a memory slice. `weight` is the part
-    of the device's price that it costs, in thousandths: those of one device never add up to more than 1,000.
+    (`profile`, and the memory slice it starts at) both are 56ths: 8 a compute slice, 7 a memory slice. `weight` is the
+    part of the device's price that it costs, in thousandths: those of one device never add up to more than 1,000.
 
     It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
     is waived because the operator's machine was at fault. The last two are the runner's own clock readings.
@@ -219,6 +220,12 @@ class Allocation(Owned):
             models.UniqueConstraint(fields=["attempt", "rank", "device"], name="allocation_once"),
             models.CheckConstraint(condition=Q(units__gt=0), name="allocation_units"),
             models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="allocation_weight"),
+            # Law 2 in the database itself, as far as a start says it: no two instances begin at one memory slice.
+            models.UniqueConstraint(
+                fields=["device", "start"],
+                condition=Q(ended_at=None, start__isnull=False),
+                name="allocation_one_at_a_start",
+            ),
             models.CheckConstraint(
                 condition=Q(profile="", start=None) | (~Q(profile="") & Q(start__isnull=False)),
                 name="allocation_instance",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -14,13 +14,28 @@ from django.db.models import F, Q, Sum
 from django.utils.translation import gettext
 
 from haein.cluster import inventory
-from haein.cluster.models import Device, Node
+from haein.cluster.models import Device, DeviceModel, Node
 from haein.lib import ids
-from haein.placement import engine, sentences
-from haein.placement.model import DeviceState, NodeState, Placement, Reason, Refusal, Request, Snapshot
+from haein.placement import engine, mig, sentences
+from haein.placement.model import (
+    WHOLE,
+    Carving,
+    DeviceState,
+    Gang,
+    Grant,
+    Instance,
+    Near,
+    NodeState,
+    Placement,
+    Reason,
+    Refusal,
+    Request,
+    Snapshot,
+)
 from haein.tenants.models import Organization
 from jobs import moves
-from jobs.models import Allocation, Attempt, Job
+from jobs.models import Allocation, Attempt, Job, Worker
+from jobs.spec import Near as Nearness
 from jobs.spec import Spec
 from jobs.states import Event as Kind
 from jobs.states import State
@@ -30,31 +45,59 @@ from jobs.states import State
 LOOK_AHEAD = 500
 # All that a pass needs of a job: whole rows, commands and variables included, would take twice the time.
 _LOOKED_AT = (
-    *("gpus", "share", "cpus", "memory_mb", "environment", "reason", "attempts_made"),
+    *("gpus", "share", "gpu_memory_mb", "profile", "gpu_model", "cpus", "memory_mb"),
+    *("workers", "near", "near_required", "pool", "labels", "environment", "reason", "attempts_made"),
     *("team__organization__standing",),
 )
 # Any number that nothing else in this database locks.
 _PASS_LOCK = 0x4A0B5
+# How many workers of a gang, and carved devices, an event names one by one.
+MOST_NAMED = 8
 CAPACITY_AGE_S = 2.0
 _capacity: tuple[Snapshot | None, int, float] = (None, 0, 0.0)
 # The classes of reason that explain() turns into the numbers of the moment.
 EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
 
 
+_NEAR = {
+    Nearness.NODE: Near.NODE,
+    Nearness.RACK: Near.RACK,
+    Nearness.POD: Near.POD,
+    Nearness.ANY: Near.ANYWHERE,
+}
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What is held of one device: thousandths and MiB of it, or the instances it is carved into."""
+
+    units: int = 0
+    memory: int = 0
+    instances: list[Instance] = field(default_factory=list)
+
+
 def snapshot() -> Snapshot:
-    """The cluster as the rows say it is now, in four queries."""
-    units: dict[int, int] = dict(
-        Allocation.objects.filter(ended_at=None).values_list("device_id").annotate(Sum("units")).order_by()
-    )
-    return _snapshot(units, used_by_node())
+    """The cluster as the rows say it is now, in five queries."""
+    taken: dict[int, _Taken] = {}
+    rows = Allocation.objects.filter(ended_at=None).values_list("device_id", "units", "memory", "profile", "start")
+    for device_id, units, memory, profile, start in rows.order_by():
+        held = taken.setdefault(device_id, _Taken())
+        if profile:
+            held.instances.append(Instance(profile, start))
+        else:
+            held.units += units
+            held.memory += memory
+    return _snapshot(taken, used_by_node())
 
 
-def _snapshot(units: Mapping[int, int], used: Mapping[int, tuple[int, int]]) -> Snapshot:
+def _snapshot(taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) -> Snapshot:
+    nodes = list(Node.objects.order_by("name"))
+    models = DeviceModel.objects.in_bulk()
     devices: dict[int, list[Device]] = {}
-    for device in Device.objects.select_related("node", "model").order_by("node__name", "index"):
+    for device in Device.objects.order_by("node_id", "index"):
+        device.model = models[device.model_id]
         devices.setdefault(device.node_id, []).append(device)
-    nodes = Node.objects.order_by("name")
-    return Snapshot(tuple(_node(node, devices.get(node.pk, []), units, *used.get(node.pk, (0, 0))) for node in nodes))
+    return Snapshot(tuple(_node(node, devices.get(node.pk, []), taken, *used.get(node.pk, (0, 0))) for node in nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +128,19 @@ def occupied() -> list[Occupied]:
 
 
 def used_by_node() -> dict[int, tuple[int, int]]:
-    """CPUs (thousandths of a core) and memory (MiB) that attempts hold on each node."""
-    rows = Attempt.objects.exclude(state=Attempt.State.ENDED).values_list("node_id")
-    return {node: (cpus, memory) for node, cpus, memory in rows.annotate(Sum("cpus"), Sum("memory_mb")).order_by()}
+    """CPUs (thousandths of a core) and memory (MiB) that attempts hold on each node, further workers too."""
+    attempts = Attempt.objects.exclude(state=Attempt.State.ENDED).values_list("node_id")
+    first = attempts.annotate(Sum("cpus"), Sum("memory_mb")).order_by()
+    workers = Worker.objects.exclude(attempt__state=Attempt.State.ENDED).values_list("node_id")
+    others = workers.annotate(Sum("attempt__cpus"), Sum("attempt__memory_mb")).order_by()
+    used: dict[int, tuple[int, int]] = {}
+    for node, cpus, memory in (*first, *others):
+        before = used.get(node, (0, 0))
+        used[node] = before[0] + cpus, before[1] + memory
+    return used
 
 
-def _node(node: Node, devices: list[Device], units: Mapping[int, int], cpus: int, memory_mb: int) -> NodeState:
+def _node(node: Node, devices: list[Device], taken: Mapping[int, _Taken], cpus: int, memory_mb: int) -> NodeState:
     # A machine may shrink under running work: what is free is never less than nothing.
     return NodeState(
         id=node.pk,
@@ -99,19 +149,29 @@ def _node(node: Node, devices: list[Device], units: Mapping[int, int], cpus: int
         memory_mb=node.memory_mb,
         free_cpus=max(0, node.cpus - cpus),
         free_memory_mb=max(0, node.memory_mb - memory_mb),
-        usable=node.present,
-        devices=tuple(
-            DeviceState(
-                id=device.pk,
-                node=node.name,
-                model=device.model.name,
-                capacity=device.capacity,
-                free=max(0, device.capacity - units.get(device.pk, 0)),
-                usable=device.usable,
-            )
-            for device in devices
-        ),
+        usable=node.usable,
+        devices=tuple(_device(node.name, device, taken.get(device.pk)) for device in devices),
+        pool=node.pool,
+        labels=frozenset(node.labels),
+        rack=node.rack,
+        pod=node.pod,
     )
+
+
+def _device(node: str, device: Device, taken: _Taken | None) -> DeviceState:
+    taken = taken or _Taken()
+    # A device may be found with less memory than it had under running work.
+    memory_mb = device.model.memory_mb
+    state = DeviceState(
+        id=device.pk,
+        node=node,
+        model=device.model.name,
+        usable=device.usable,
+        free=max(0, WHOLE - taken.units),
+        memory_mb=memory_mb,
+        free_memory_mb=max(0, memory_mb - taken.memory),
+    )
+    return state.carved(taken.instances) if taken.instances else state
 
 
 @transaction.atomic
@@ -130,7 +190,7 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     held = {job.pk: code for job in queue if (code := _gate(job, ready))}
     jobs = {job.pk: job for job in queue}
     plan = engine.plan(snapshot(), [_request(job) for job in queue if job.pk not in held])
-    placed = _start(plan.placements, jobs, now)
+    placed = _start(plan.placements, plan.carvings, jobs, now)
     _write_reasons({**held, **{_uuid(refusal): _class(refusal) for refusal in plan.refusals}}, jobs)
     return placed
 
@@ -144,14 +204,22 @@ def _gate(job: Job, ready: frozenset[str]) -> str:
     return ""
 
 
-def _request(job: Job | Spec, id: UUID | None = None) -> Request:
-    return Request(
-        id=job.pk if isinstance(job, Job) else id or ids.new(),
+def _request(job: Job | Spec) -> Request | Gang:
+    each = Request(
+        id=job.pk if isinstance(job, Job) else ids.new(),
         gpus=job.gpus,
         share=job.share,
         cpus=job.cpus,
         memory_mb=job.memory_mb,
+        model=job.gpu_model,
+        gpu_memory_mb=job.gpu_memory_mb,
+        profile=job.profile,
+        pool=job.pool,
+        labels=frozenset(job.labels),
     )
+    if job.workers == 1:
+        return each
+    return Gang(each=each, members=job.workers, near=_NEAR[Nearness(job.near)], required=job.near_required)
 
 
 def _uuid(refusal: Refusal) -> UUID:
@@ -167,29 +235,35 @@ def _class(refusal: Refusal) -> str:
     }[refusal.reason]
 
 
-def _start(placements: Iterable[Placement], jobs: Mapping[UUID, Job], now: datetime) -> int:
+def _start(
+    placements: Iterable[Placement], carvings: Iterable[Carving], jobs: Mapping[UUID, Job], now: datetime
+) -> int:
     """Attempt and allocations are made with the move, in this transaction, only for the jobs that moved."""
     # Ids are opaque to placement; here they are those of our own rows.
-    by_job: dict[Any, Placement] = {placement.request_id: placement for placement in placements}
-    devices = Device.objects.select_related("node").in_bulk(
-        [grant.device_id for placement in by_job.values() for grant in placement.grants]
+    by_job: dict[Any, list[Placement]] = {}
+    for placement in placements:
+        by_job.setdefault(placement.request_id, []).append(placement)
+    placed = [placement for workers in by_job.values() for placement in workers]
+    devices = Device.objects.select_related("node", "model").in_bulk(
+        [grant.device_id for placement in placed for grant in placement.grants]
     )
-    nodes = Node.objects.in_bulk([placement.node_id for placement in by_job.values()])
+    nodes = Node.objects.in_bulk([placement.node_id for placement in placed])
+    carved = {carving.device_id: carving for carving in carvings}
     reasons = {
-        jobs[job_id].pk: moves.Why(
-            "placed",
-            {"where": _where(nodes[placement.node_id], [devices[grant.device_id] for grant in placement.grants])},
-            attempt=jobs[job_id].attempts_made + 1,
-        )
-        for job_id, placement in by_job.items()
+        job_id: _why_placed(workers, nodes, devices, carved, attempt=jobs[job_id].attempts_made + 1)
+        for job_id, workers in by_job.items()
     }
     winners = [row.id for row in moves.apply(Kind.PLACE, reasons, now=now)]
-    attempts = {job_id: _attempt(jobs[job_id], by_job[job_id], now) for job_id in winners}
+    attempts = {job_id: _attempt(jobs[job_id], by_job[job_id][0], now) for job_id in winners}
+    won = [(attempts[job_id], placement) for job_id in winners for placement in by_job[job_id]]
     Attempt.objects.bulk_create(attempts.values())
+    Worker.objects.bulk_create(
+        Worker(attempt=attempt, rank=placement.member, node_id=cast(int, placement.node_id))
+        for attempt, placement in won
+        if placement.member
+    )
     Allocation.objects.bulk_create(
-        Allocation(attempt=attempts[job_id], device_id=cast(int, grant.device_id), units=grant.units, held_from=now)
-        for job_id in winners
-        for grant in by_job[job_id].grants
+        _allocation(attempt, placement, grant, devices, now) for attempt, placement in won for grant in placement.grants
     )
     Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1)
     return len(winners)
@@ -206,8 +280,83 @@ def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
     )
 
 
-def _where(node: Node, devices: list[Device]) -> str:
-    return ", ".join(str(device) for device in devices) or node.name
+def _allocation(
+    attempt: Attempt, placement: Placement, grant: Grant, devices: Mapping[int, Device], now: datetime
+) -> Allocation:
+    device = devices[cast(int, grant.device_id)]
+    return Allocation(
+        attempt=attempt,
+        rank=placement.member,
+        device=device,
+        units=grant.units,
+        memory=grant.memory,
+        profile=grant.profile,
+        start=grant.start if grant.profile else None,
+        weight=weight(grant, device.model),
+        held_from=now,
+    )
+
+
+def weight(grant: Grant, model: DeviceModel) -> int:
+    """The part of the device's price that the slice costs, in thousandths; of one device they add up to 1,000 at most.
+
+    An instance costs its memory slices of 8. A share costs the mean of its thousandths and its thousandths of the
+    memory, which is the share itself unless more or less memory was asked for; rounded down, but never nothing.
+    """
+    if grant.profile:
+        return _weight_of_instance(mig.profiles(model.name)[grant.profile])
+    return _weight_of_share(grant.units, grant.memory, model)
+
+
+def weight_asked(spec: Spec, model: DeviceModel) -> int | None:
+    """The weight that a slice as asked for would have on a device of this model; None where it can't be on one."""
+    if spec.gpu_model and model.name not in spec.gpu_model.split("|"):
+        return None
+    if spec.profile:
+        profile = mig.profiles(model.name).get(spec.profile)
+        return _weight_of_instance(profile) if profile else None
+    return _weight_of_share(spec.share, spec.gpu_memory_mb or model.memory_mb * spec.share // WHOLE, model)
+
+
+def _weight_of_instance(profile: mig.Profile) -> int:
+    return profile.memory * WHOLE // mig.MEMORY_SLICES
+
+
+def _weight_of_share(units: int, memory_mb: int, model: DeviceModel) -> int:
+    if not model.memory_mb or memory_mb == model.memory_mb * units // WHOLE:
+        return units
+    return max(1, (units + memory_mb * WHOLE // model.memory_mb) // 2)
+
+
+def _why_placed(
+    workers: list[Placement],
+    nodes: Mapping[int, Node],
+    devices: Mapping[int, Device],
+    carved: Mapping[Any, Carving],
+    *,
+    attempt: int,
+) -> moves.Why:
+    """Where it goes, and what is carved for it."""
+    where = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
+    if len(workers) > MOST_NAMED:
+        where.append(f"(+{len(workers) - MOST_NAMED})")
+    values = {"where": "; ".join(where)}
+    touched = [grant.device_id for placement in workers for grant in placement.grants if grant.device_id in carved]
+    if not touched:
+        return moves.Why("placed", values, attempt=attempt)
+    sentences_of = [carved[device_id].sentence for device_id in touched[:MOST_NAMED]]
+    return moves.Why("placed_carving", {**values, "carved": "; ".join(sentences_of)}, attempt=attempt)
+
+
+def _where(nodes: Mapping[int, Node], devices: Mapping[int, Device], placement: Placement) -> str:
+    node = nodes[cast(int, placement.node_id)]
+    named = [_slice(devices[cast(int, grant.device_id)], node, grant) for grant in placement.grants]
+    return ", ".join(named) or node.name
+
+
+def _slice(device: Device, node: Node, grant: Grant) -> str:
+    name = f"{node.name}/gpu{device.index}"
+    return f"{name} ({grant.profile})" if grant.profile else name
 
 
 def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
@@ -226,7 +375,7 @@ def explain(job: Job) -> str:
     plan = engine.plan(snapshot(), [_request(job)])
     if plan.placements:
         return gettext("There is room for it: it starts with the next look at the queue.")
-    return _sentence(plan.refusals[0])
+    return _with_nearest(plan.refusals[0], _request(job))
 
 
 def capacity() -> Snapshot:
@@ -239,36 +388,71 @@ def capacity() -> Snapshot:
     return known
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What may be asked for by name on this cluster, each sorted; empty where it has none."""
+
+    models: Sequence[str]
+    profiles: Sequence[str]
+    pools: Sequence[str]
+    labels: Sequence[str]
+    gangs: bool
+
+
+def offers(*, carves: bool, gangs: bool) -> Offers:
+    """By the nodes and devices there are; `carves` and `gangs` say what the backend is able to do."""
+    nodes = capacity().nodes
+    models = sorted({device.model for node in nodes for device in node.devices})
+    profiles = {name: profile for model in models for name, profile in mig.profiles(model).items()}
+    return Offers(
+        models=models,
+        profiles=sorted(profiles, key=lambda name: (profiles[name].compute, profiles[name].memory)) if carves else [],
+        pools=sorted({node.pool for node in nodes if node.pool}),
+        labels=sorted({label for node in nodes for label in node.labels}),
+        gangs=gangs,
+    )
+
+
 def never_fits(spec: Spec) -> dict[str, str] | None:
     """The fields at fault, each with a sentence, when the cluster could never run the spec; else None."""
     now = capacity()
     if not now.nodes:
         return None  # nothing has reported yet: it waits, and says so
-    refusal = engine.ever_fits(now, _request(spec))
+    request = _request(spec)
+    refusal = engine.ever_fits(now, request)
     if refusal is None or refusal.reason is not Reason.NEVER_FITS:
         return None
-    field = {
-        sentences.Code.TOO_MANY_CPUS: "cpus",
-        sentences.Code.TOO_MANY_CPUS_BESIDE_GPUS: "cpus",
-        sentences.Code.TOO_MUCH_MEMORY: "memory_mb",
-    }.get(refusal.code, "gpus")
-    return {field: _sentence(refusal)}
+    field = _AT_FAULT.get(refusal.code, "gpus")
+    if refusal.code is sentences.Code.NOT_THERE:
+        field = "pool" if spec.pool else "labels"
+    return {field: _with_nearest(refusal, request)}
+
+
+_AT_FAULT = {
+    sentences.Code.TOO_MANY_CPUS: "cpus",
+    sentences.Code.TOO_MANY_CPUS_BESIDE_GPUS: "cpus",
+    sentences.Code.TOO_MUCH_MEMORY: "memory_mb",
+    sentences.Code.NO_MODEL: "gpu_model",
+    sentences.Code.NO_PROFILE: "profile",
+    sentences.Code.NO_GPU_MEMORY: "gpu_memory_mb",
+    sentences.Code.GANG_NEVER: "workers",
+}
 
 
 def outlook(spec: Spec) -> tuple[str, str]:
     """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
-    try:
-        request = _request(spec)
-    except ValueError as fault:
-        return "", str(fault)
+    request = _request(spec)
     now = snapshot()
     never = engine.ever_fits(now, request)
     if never and never.reason is Reason.NEVER_FITS and now.nodes:
-        return "", _sentence(never)
+        return "", _with_nearest(never, request)
     plan = engine.plan(now, [request])
+    if plan.carvings:
+        carved = "; ".join(carving.sentence for carving in plan.carvings[:MOST_NAMED])
+        return gettext("Room is free: it would start at once (%(carved)s).") % {"carved": carved}, ""
     if plan.placements:
         return gettext("Room is free: it would start at once."), ""
-    return gettext("It would wait. %(why)s") % {"why": _sentence(plan.refusals[0])}, ""
+    return gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}, ""
 
 
 def ahead(job: Job) -> int:
@@ -279,3 +463,37 @@ def ahead(job: Job) -> int:
 
 def _sentence(refusal: Refusal) -> str:
     return gettext(sentences.TEMPLATES[refusal.code]) % refusal.params
+
+
+def _with_nearest(refusal: Refusal, asked: Request | Gang) -> str:
+    """The refusal's sentence, and the nearest request that would fit where there is one: only what differs of it."""
+    differs = _differences(refusal.nearest, asked) if refusal.nearest else []
+    if not differs:
+        return _sentence(refusal)
+    return f"{_sentence(refusal)} " + gettext("Nearest that fits: %(nearest)s.") % {"nearest": ", ".join(differs)}
+
+
+def _differences(nearest: Request | Gang, asked: Request | Gang) -> list[str]:
+    found = []
+    if isinstance(nearest, Gang) and isinstance(asked, Gang) and nearest.members != asked.members:
+        found.append(gettext("%(count)d workers") % {"count": nearest.members})
+    near, wanted = (each.each if isinstance(each, Gang) else each for each in (nearest, asked))
+    if isinstance(asked, Gang) and not isinstance(nearest, Gang):
+        found.append(gettext("1 worker"))
+    if near.gpus != wanted.gpus:
+        found.append(gettext("%(count)d of the GPUs") % {"count": near.gpus})
+    if near.share != wanted.share:
+        found.append(gettext("a share of %(share)d of 1000") % {"share": near.share})
+    if near.profile != wanted.profile:
+        found.append(gettext("profile %(profile)s") % {"profile": near.profile})
+    if near.gpu_memory_mb != wanted.gpu_memory_mb:
+        found.append(gettext("%(memory)s of GPU memory") % {"memory": sentences.memory(near.gpu_memory_mb)})
+    if near.cpus != wanted.cpus:
+        found.append(gettext("%(cpus)s CPU cores") % {"cpus": sentences.cores(near.cpus)})
+    if near.memory_mb != wanted.memory_mb:
+        found.append(gettext("%(memory)s of memory") % {"memory": sentences.memory(near.memory_mb)})
+    if near.model != wanted.model:
+        found.append(gettext("another GPU model"))
+    if (near.pool, near.labels) != (wanted.pool, wanted.labels):
+        found.append(gettext("another pool or other labels"))
+    return found

@@ -63,8 +63,16 @@ def _submitted(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job
         environment=spec.environment,
         gpus=spec.gpus,
         share=spec.share,
+        gpu_memory_mb=spec.gpu_memory_mb,
+        profile=spec.profile,
+        gpu_model=spec.gpu_model,
         cpus=spec.cpus,
         memory_mb=spec.memory_mb,
+        workers=spec.workers,
+        near=spec.near,
+        near_required=spec.near_required,
+        pool=spec.pool,
+        labels=sorted(set(spec.labels)),
         time_limit_s=spec.time_limit_s,
         retries=spec.retries,
         priority=spec.priority,
@@ -122,13 +130,27 @@ def spec_of(job: Job) -> Spec:
         variables=job.variables,
         gpus=job.gpus,
         share=job.share,
+        gpu_memory_mb=job.gpu_memory_mb,
+        profile=job.profile,
+        gpu_model=job.gpu_model,
         cpus=job.cpus,
         memory_mb=job.memory_mb,
+        workers=job.workers,
+        near=job.near,
+        near_required=job.near_required,
+        pool=job.pool,
+        labels=job.labels,
         time_limit_s=job.time_limit_s,
         retries=job.retries,
         priority=job.priority,
         tags=job.tags,
     )
+
+
+def offers() -> scheduling.Offers:
+    """What a job may ask for by name here."""
+    able = backend().capabilities
+    return scheduling.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
 
 
 def why(job: Job) -> str:
@@ -140,9 +162,13 @@ def why(job: Job) -> str:
     return wording.sentence(job.reason, job.reason_values)
 
 
-def outlook(*, gpus: int, share: int, cpus: int, memory_mb: int) -> tuple[str, str]:
-    """For a job not yet submitted: when it would start as things are now, and why it would be refused ("" if not)."""
-    return scheduling.outlook(Spec(name="", command="", gpus=gpus, share=share, cpus=cpus, memory_mb=memory_mb))
+def outlook(spec: Spec) -> tuple[str, str]:
+    """For a job not yet submitted: when it would start as things are now, and why it would be refused ("" if not).
+
+    Only what the spec asks of the cluster counts; it may have no name and no command yet.
+    """
+    faults = {**spec.slice_faults(), **_beyond(spec)}
+    return ("", next(iter(faults.values()))) if faults else scheduling.outlook(spec)
 
 
 def may_retry(job: Job, scope: Scope) -> bool:
@@ -169,9 +195,19 @@ def _could_run(spec: Spec) -> None:
     if not is_image and spec.environment not in known:
         fault = _("There is no such environment. Choose one of: %(known)s.") % {"known": ", ".join(known)}
         raise Invalid({"environment": fault})
-    faults = scheduling.never_fits(spec)
+    faults = _beyond(spec) or scheduling.never_fits(spec)
     if faults:
         raise Invalid(faults)
+
+
+def _beyond(spec: Spec) -> dict[str, str]:
+    """What this cluster's backend can't do at all, by field."""
+    able = backend().capabilities
+    if spec.workers > 1 and Capability.GANGS not in able:
+        return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
+    if spec.profile and Capability.MIG not in able:
+        return {"profile": _("This cluster carves no MIG instances. Ask for whole GPUs or a share of one.")}
+    return {}
 
 
 def _audited(action: str, job: Job, by: User, **detail: object) -> None:

@@ -26,7 +26,7 @@ _MODEL = re.compile(r"[\w .:/|-]+")
 
 
 class Near(StrEnum):
-    """How near each other a gang's workers are best: on one node (one NVLink domain), in one rack, one pod, anywhere."""
+    """How near each other a gang's workers are best. A node is one NVLink domain."""
 
     NODE = "node"
     RACK = "rack"
@@ -38,10 +38,10 @@ class Near(StrEnum):
 class Spec:
     """A job as asked for. `share` in thousandths of each GPU, `cpus` in thousandths of a core, `memory_mb` in MiB.
 
-    `gpus` are slices of one kind: whole devices, shares of them with `gpu_memory_mb` of their memory (0: as large a share of
-    it), or instances of a MIG `profile`. All of it is for each of `workers`, which start together or not at all, as `near`
-    each other as can be, or not at all where that is required. Of a `gpu_model` ("A|B": of either), in a `pool`, on nodes
-    with all the `labels`; empty means any.
+    `gpus` are slices of one kind: whole devices, shares of them with `gpu_memory_mb` of their memory (0: as large a
+    share of it), or instances of a MIG `profile`. All of it is for each of `workers`, which start together or not at
+    all, as `near` each other as can be, or not at all where that is required. Of a `gpu_model` ("A|B": of either), in a
+    `pool`, on nodes with all the `labels`; empty means any.
     """
 
     name: str
@@ -71,11 +71,24 @@ class Spec:
         if faults:
             raise Invalid(faults)
 
+    def slice_faults(self) -> dict[str, str]:
+        """What is wrong with what it asks of the cluster, by field."""
+        return {name: fault for name, fault in self._slice() if fault}
+
     def _faults(self) -> Sequence[tuple[str, str]]:
         return [
             ("name", self._name()),
             ("command", self._command()),
             ("variables", self._variables()),
+            *self._slice(),
+            ("time_limit_s", _between(self.time_limit_s, 1, MOST_TIME_S, _("seconds"))),
+            ("retries", _between(self.retries, 0, 20, _("retries"))),
+            ("priority", _between(self.priority, -100, 100, _("points of priority"))),
+            ("tags", self._tags()),
+        ]
+
+    def _slice(self) -> Sequence[tuple[str, str]]:
+        return [
             ("gpus", _between(self.gpus, 0, MOST_GPUS, _("GPUs"))),
             ("share", self._share()),
             ("gpu_memory_mb", self._gpu_memory()),
@@ -87,10 +100,6 @@ class Spec:
             ("labels", self._labels()),
             ("cpus", _between(self.cpus, 100, MOST_CPUS, _("thousandths of a CPU core"))),
             ("memory_mb", _between(self.memory_mb, 64, MOST_MEMORY_MB, _("MiB of memory"))),
-            ("time_limit_s", _between(self.time_limit_s, 1, MOST_TIME_S, _("seconds"))),
-            ("retries", _between(self.retries, 0, 20, _("retries"))),
-            ("priority", _between(self.priority, -100, 100, _("points of priority"))),
-            ("tags", self._tags()),
         ]
 
     def _name(self) -> str:

@@ -19,7 +19,9 @@ SENTENCES: Mapping[str, str] = {
     # moves
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),
+    "placed_carving": _("Placed on %(where)s. To that end: %(carved)s."),
     "runs": _("Its process runs on %(node)s."),
+    "runs_on_several": _("Its workers run: the first on %(node)s, and %(others)s more."),
     "succeeded": _("The command ended with exit code 0."),
     "explained": _("%(detail)s"),
     "time_limit": _("It reached its time limit of %(limit)s and was ended."),

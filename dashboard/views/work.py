@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC
-from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -104,9 +103,14 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 def _spec_rows(found: Job) -> list[tuple[str, str]]:
     return [
-        (_("GPUs"), present.shape(found.gpus, found.share)),
+        (_("GPUs"), present.shape(found)),
+        (_("GPU memory"), present.memory(found.gpu_memory_mb) if found.gpu_memory_mb else ""),
+        (_("GPU model"), found.gpu_model.replace("|", _(" or "))),
         (_("CPU cores"), present.cores(found.cpus)),
         (_("Memory"), present.memory(found.memory_mb)),
+        (_("Workers"), present.workers(found)),
+        (_("Pool"), found.pool),
+        (_("Labels"), ", ".join(found.labels)),
         (_("Time limit"), present.span(found.time_limit_s)),
         (_("Environment"), found.environment),
         (_("Retries"), str(found.retries)),
@@ -153,12 +157,14 @@ def _first_spec() -> Spec:
 def _form_page(
     request: HttpRequest, form: JobForm, *, cloned_from: Job | None = None, example: str = "", status: int = 200
 ) -> HttpResponse:
+    form.offer(services.offers())
     context = {
         "form": form,
         "environments": backend().environments(),
         "examples": [(name, _(each.title)) for name, each in examples.EXAMPLES.items()],
         "example": example,
         "cloned_from": cloned_from,
+        "where_open": form.asks_where(),
         "quote": None,
     }
     return render(request, "dashboard/job_new.html", context, status=status)
@@ -201,18 +207,12 @@ def quote(request: HttpRequest) -> HttpResponse:
     reader(request)
     form = JobForm(request.GET)
     form.is_valid()
-    data = form.cleaned_data
-    gpus, share = data.get("gpus"), data.get("share")
-    if gpus is None or share is None:
+    spec = form.slice()
+    if spec is None:
         return render(request, "dashboard/_quote.html", {"quote": {"fault": _("Say how many GPUs to see the price.")}})
-    prices = boards.quote(gpus=gpus, share=int(share * 10), time_limit_s=data.get("time_limit") or 0, now=clock.now())
-    limit = span_text(data["time_limit"]) if data.get("time_limit") else ""
-    start, fault = services.outlook(
-        gpus=gpus,
-        share=int(share * 10),
-        cpus=int((data.get("cpus") or Decimal("0.1")) * 1000),
-        memory_mb=int((data.get("memory_gb") or Decimal(1)) * 1024),
-    )
+    limit = span_text(spec.time_limit_s) if spec.time_limit_s else ""
+    start, fault = services.outlook(spec)
+    prices = boards.quote(spec, now=clock.now())
     return render(
         request, "dashboard/_quote.html", {"quote": {**prices, "limit": limit, "start": start, "fault": fault}}
     )

@@ -13,7 +13,7 @@ from haein.cluster.models import Device, DeviceModel, Node
 # How many reports this process has written down; whoever keeps something that follows from one looks here.
 reports = 0
 
-_NODE_FACTS = ("cpus", "memory_mb", "emulated", "present")
+_NODE_FACTS = ("cpus", "memory_mb", "emulated", "present", "pool", "labels", "rack", "pod")
 _DEVICE_FACTS = ("node_id", "index", "model_id", "emulated", "present", "problem")
 
 
@@ -35,7 +35,16 @@ def _nodes(facts: Sequence[NodeFact], now: datetime) -> dict[str, int]:
     # In one order whoever writes, or two writers at once could wait for each other.
     for fact in sorted(facts, key=lambda fact: fact.name):
         told = Node(
-            name=fact.name, cpus=fact.cpus, memory_mb=fact.memory_mb, emulated=fact.emulated, present=True, seen_at=now
+            name=fact.name,
+            cpus=fact.cpus,
+            memory_mb=fact.memory_mb,
+            emulated=fact.emulated,
+            pool=fact.pool,
+            labels=sorted(fact.labels),
+            rack=fact.rack,
+            pod=fact.pod,
+            present=True,
+            seen_at=now,
         )
         if not _is_as(known.get(fact.name), told, _NODE_FACTS):
             changed.append(told)

@@ -74,6 +74,13 @@ class DeviceState:
         """The same device with nobody on it."""
         return replace(self, capacity=WHOLE, free=WHOLE, free_memory_mb=self.memory_mb, slices=(), usable=usable)
 
+    def carved(self, slices: Iterable[Instance]) -> DeviceState:
+        """The same device in MIG mode with these instances on it. Raises ValueError where they overlap."""
+        slices, table = tuple(slices), mig.profiles(self.model)
+        compute = sum(table[each.profile].compute for each in slices if each.profile in table)
+        free = (mig.COMPUTE_SLICES - compute) * mig.COMPUTE_UNITS
+        return replace(self, capacity=mig.UNITS, free=free, slices=slices)
+
     def _require_layout(self) -> None:
         if self.slices and self.capacity != mig.UNITS:
             raise ValueError(f"slices: a device of {self.capacity} units is not in MIG mode and has no instances.")

@@ -109,6 +109,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="allocation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("ended_at", None), ("start__isnull", False)),
+                fields=("device", "start"),
+                name="allocation_one_at_a_start",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="allocation",
             constraint=models.CheckConstraint(
                 condition=models.Q(("weight__gt", 0), ("weight__lte", 1000)), name="allocation_weight"
             ),

@@ -38,6 +38,7 @@ def used(big: None) -> Callable[..., Allocation]:
             attempt=attempt,
             device=devices[number % len(devices)],
             units=units,
+            weight=units,
             held_from=start or clock.now(),
             billable_from=start,
             ended_at=end,

@@ -14,6 +14,7 @@ from billing.models import Price
 from haein.cluster.models import DeviceModel
 from haein.lib import clock
 from jobs.models import Allocation, Job
+from jobs.spec import Spec
 from tests.cast import Person
 
 Submit = Callable[..., Job]
@@ -120,8 +121,8 @@ def test_the_rate_of_a_job_is_what_it_holds_now(alice: Person, submit: Submit, u
 
 
 def test_a_quote_is_what_an_hour_will_cost(big: None) -> None:
-    assert statements.quote(gpus=2, share=250, now=NOW).most == 2_000_000
-    assert statements.quote(gpus=0, share=1000, now=NOW).most == 0
+    assert statements.quote(Spec("", "", gpus=2, share=250), now=NOW).most == 2_000_000
+    assert statements.quote(Spec("", "", gpus=0), now=NOW).most == 0
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("jobs", 3), ("month", 5)])

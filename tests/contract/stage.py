@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from haein.cluster.backends.base import Backend, Launch, LogLine, Phase, Sight, SliceGrant
+from haein.cluster.backends.base import Backend, Launch, LogLine, Phase, Place, Sight, SliceGrant
 from haein.cluster.backends.local.backend import LocalBackend
 from haein.cluster.backends.simulator.backend import SimulatorBackend
 
@@ -44,10 +44,9 @@ class Stage:
             "job_id": uuid.uuid4(),
             "job_name": "digits",
             "team_id": uuid.uuid4(),
-            "node": self.backend.inventory()[0].name,
             "command": command,
             "environment": "python",
-            "slices": (SliceGrant(self.backend.inventory()[0].devices[0].uuid, 0, 500),),
+            "places": (self.place(SliceGrant(self.backend.inventory()[0].devices[0].uuid, 0, 500)),),
             "cpus": 1000,
             "memory_mb": 2000,
             "time_limit_s": 60,
@@ -56,6 +55,10 @@ class Stage:
         launch = Launch(**(asked | changes))
         self.launched.append(launch.attempt_id)
         return launch
+
+    def place(self, *slices: SliceGrant) -> Place:
+        """On the first node."""
+        return Place(self.backend.inventory()[0].name, slices)
 
     def begin(self, command: str, **changes: Any) -> Launch:
         launch = self.order(command, **changes)

@@ -33,7 +33,7 @@ def test_emulated_devices_say_so_and_keep_their_names(local: LocalStage) -> None
 def test_a_busy_job_is_seen_busy_on_each_of_its_devices(local: LocalStage) -> None:
     held = local.backend.inventory()[0].devices[:2]
     slices = tuple(SliceGrant(device.uuid, device.index, 1000) for device in held)
-    launch = local.begin(f'python -c "{BUSY}" & python -c "{BUSY}" & wait', slices=slices, cpus=1000)
+    launch = local.begin(f'python -c "{BUSY}" & python -c "{BUSY}" & wait', places=(local.place(*slices),), cpus=1000)
 
     def busy_reading():  # type: ignore[no-untyped-def]
         found = local.backend.readings([launch.attempt_id])

@@ -40,8 +40,10 @@ def begun(paper: SimulatorStage, command: str, **changes: object) -> Launch:
     return launch
 
 
-def future(launch: Launch, *, seed: int = 1, speed: int = 1, node_fails_at: float = 1e12) -> Future:
-    return decide(launch, seed=seed, speed=speed, device_memory_mb=1000, now=1000.0, node_fails_at=node_fails_at)
+def future(launch: Launch, *, seed: int = 1, speed: int = 1, fails_at: float = 1e12) -> Future:
+    return decide(
+        launch, seed=seed, speed=speed, device_memory_mb=1000, now=1000.0, failing="sim-001", fails_at=fails_at
+    )
 
 
 def lasts(future: Future) -> float:
@@ -286,7 +288,7 @@ def test_processes_that_launch_stop_and_look_at_once_agree_on_one_future() -> No
 
 def test_ten_thousand_running_attempts_are_observed_in_about_a_second(paper: SimulatorStage) -> None:
     devices = tuple(SliceGrant(f"SIM-sim-001-{index}", index, 1000) for index in range(8))
-    launch = begun(paper, "simulate 10h util=90", slices=devices, time_limit_s=10**6)
+    launch = begun(paper, "simulate 10h util=90", places=(paper.place(*devices),), time_limit_s=10**6)
     # The one record ten thousand times: to launch so many would take the disk a minute, and says nothing of looking.
     folder = paper.var / "simulator/attempts"
     record, ids = (folder / str(launch.attempt_id)).read_bytes(), [uuid.uuid4() for _ in range(10_000)]

@@ -119,7 +119,13 @@ def _batch(by: Person, begin: int, count: int) -> None:
             device = devices[number % len(devices)]
             held.append(
                 Allocation(
-                    attempt=attempt, device=device, units=100, held_from=made, billable_from=begun, ended_at=ended
+                    attempt=attempt,
+                    device=device,
+                    units=100,
+                    weight=100,
+                    held_from=made,
+                    billable_from=begun,
+                    ended_at=ended,
                 )
             )
     Job.objects.bulk_create(jobs)

@@ -32,6 +32,8 @@ class Capability(enum.Enum):
     PYTHON_ENVIRONMENTS = "python environments"
     CONTAINER_IMAGES = "container images"
     FRACTIONS = "fractions"
+    MIG = "MIG instances"
+    GANGS = "gangs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +59,59 @@ class DeviceFact:
 
 @dataclass(frozen=True, slots=True)
 class NodeFact:
-    """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it."""
+    """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it.
+
+    `pool` and `labels` are what requests may ask for by name; `rack` and `pod` say which nodes are near each other.
+    Empty where the backend knows of none.
+    """
 
     name: str
     cpus: int
     memory_mb: int
     emulated: bool
     devices: tuple[DeviceFact, ...]
+    pool: str = ""
+    labels: tuple[str, ...] = ()
+    rack: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceGrant:
-    """A share of one device that an attempt may use; `units` in thousandths (1000 is the whole device)."""
+    """A slice of one device that a worker may use.
+
+    Of a whole device or a share, `units` are thousandths (1000 is the whole device) and `memory` is MiB of its memory
+    (0 where nobody counts it). A MIG instance has a `profile` and the memory slice it starts at; then both are in
+    56ths.
+    """
 
     device_uuid: str
     device_index: int
     units: int
+    memory: int = 0
+    profile: str = ""
+    start: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one worker of an attempt runs, and the slices that are its own there."""
+
+    node: str
+    slices: tuple[SliceGrant, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Everything a backend needs to start one attempt.
 
-    `cpus` in thousandths of a core, `memory_mb` in MiB, times in seconds. `variables` are the user's own environment
-    variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...), which win.
-    `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or unpacked)
-    into the job's folder on its first attempt. `environment` names one of `environments()` or is an image reference.
+    `places` has one place for each worker, by rank: one, unless the attempt is a gang's (Capability.GANGS). Its workers
+    all run the command; they start together, and when one of them has ended otherwise than by exit code 0, all are
+    ended. `cpus` in thousandths of a core and `memory_mb` in MiB are for each worker, times in seconds. `variables` are
+    the user's own environment variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
+    which win. `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or
+    unpacked) into the job's folder on its first attempt. `environment` names one of `environments()` or is an image
+    reference.
     """
 
     attempt_id: UUID
@@ -90,10 +119,9 @@ class Launch:
     job_id: UUID
     job_name: str
     team_id: UUID
-    node: str
     command: str
     environment: str
-    slices: tuple[SliceGrant, ...]
+    places: tuple[Place, ...]
     cpus: int
     memory_mb: int
     time_limit_s: int
@@ -183,9 +211,9 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one attempt uses at one instant. `cpu` is cores in use (1.5 is one and a half), `memory_mb` MiB of host
-    memory. `devices` has one row per device held: (uuid, utilization in percent, memory in MiB); None where the
-    reading does not exist."""
+    """What one attempt uses at one instant, all its workers together. `cpu` is cores in use (1.5 is one and a half),
+    `memory_mb` MiB of host memory. `devices` has one row per slice held: (uuid of its device, utilization in percent,
+    memory in MiB); None where the reading does not exist, as for the utilization of a MIG instance."""
 
     attempt_id: UUID
     at: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from haein.cluster.backends.base import BackendDown, Launch, Refused
+from haein.cluster.backends.base import BackendDown, Launch, Refused, SliceGrant
 from haein.cluster.backends.local import accounts, confinement, locks, uploads
 from haein.cluster.backends.local.orders import Order
 
@@ -164,7 +164,7 @@ def write_order(
     order.attempt, order.command = str(launch.attempt_id), _checked_command(launch.command)
     order.shell = next(shell for shell in SHELLS if os.path.exists(shell))
     order.work, order.scratch = str(layout.work(launch.job_id)), str(layout.scratch(launch.attempt_id))
-    order.devices = " ".join(grant.device_uuid for grant in launch.slices)
+    order.devices = " ".join(grant.device_uuid for grant in own_slices(launch))
     order.uid, order.gid = owner.uid, owner.gid
     order.cores, order.first_core = cores_of(launch), launch.attempt_id.int % 1024
     order.cpus, order.memory_mb = launch.cpus, launch.memory_mb
@@ -177,6 +177,16 @@ def write_order(
     order.hidden = [str(path) for path in layout.hidden]
     order.writable = [order.work, order.scratch, str(layout.team(launch.team_id)), confinement.SHARED_MEMORY]
     return order
+
+
+def own_slices(launch: Launch) -> tuple[SliceGrant, ...]:
+    """This machine runs one worker of an attempt. Raises Refused for a gang, and for what it can't carve."""
+    if len(launch.places) != 1:
+        raise Refused("This cluster is one machine and starts one worker of a job: ask for workers = 1.")
+    slices = launch.places[0].slices
+    if any(grant.profile for grant in slices):
+        raise Refused("This machine's GPUs are not carved into MIG instances: ask for whole GPUs or a share.")
+    return slices
 
 
 def cores_of(launch: Launch) -> int:
@@ -192,20 +202,24 @@ def environment_variables(launch: Launch, layout: Layout, environment: Path) -> 
         "PYTHONUNBUFFERED": "1",
         **dict.fromkeys(THREAD_VARIABLES, str(cores_of(launch))),
     }
-    work = str(layout.work(launch.job_id))
+    work, slices = str(layout.work(launch.job_id)), own_slices(launch)
     owned = {
         "HOME": work,
         "USER": "job",
         "LOGNAME": "job",
         "TMPDIR": str(layout.scratch(launch.attempt_id)),
-        "CUDA_VISIBLE_DEVICES": ",".join(str(grant.device_index) for grant in launch.slices),
+        "CUDA_VISIBLE_DEVICES": ",".join(str(grant.device_index) for grant in slices),
         "HAEIN_JOB_ID": str(launch.job_id),
         "HAEIN_JOB_NAME": launch.job_name.replace("\0", ""),
         "HAEIN_ATTEMPT": str(launch.attempt_number),
         "HAEIN_ATTEMPT_ID": str(launch.attempt_id),
         "HAEIN_TEAM_DIR": str(layout.team(launch.team_id)),
-        "HAEIN_DEVICES": ",".join(grant.device_uuid for grant in launch.slices),
-        "HAEIN_GPU_SHARE": f"{launch.slices[0].units / 1000:g}" if launch.slices else "0",
+        "HAEIN_WORKERS": "1",
+        "HAEIN_RANK": "0",
+        "HAEIN_NODES": launch.places[0].node,
+        "HAEIN_DEVICES": ",".join(grant.device_uuid for grant in slices),
+        "HAEIN_GPU_SHARE": f"{slices[0].units / 1000:g}" if slices else "0",
+        "HAEIN_GPU_MEMORY_MB": str(slices[0].memory) if slices else "0",
     }
     return defaults | _users_own(launch) | owned
 

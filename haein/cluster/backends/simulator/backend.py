@@ -46,6 +46,9 @@ from haein.cluster.backends.simulator.futures import End, Future
 # DGX B200 datasheet (NVIDIA, 2024): two Xeon Platinum 8570 of 56 cores, two threads each; 2 TB of memory.
 NODE_CPUS = 224 * 1000
 NODE_MEMORY_MB = 2 * 1024 * 1024
+# A scalable unit of NVIDIA's DGX SuperPOD is 32 nodes (reference architecture for B200, 2025). Four in a rack, and that
+# one node in eight is set aside for serving, is ours.
+RACK, POD, SERVES_ONE_IN = 4, 32, 8
 UPLOAD_CAP = 20_000 * 1024 * 1024
 PYTHON = "python"
 NO_LOG = LogChunk(start=0, next=0, end=0, skipped=0, lines=())
@@ -56,7 +59,7 @@ class SimulatorBackend(Backend):
     many simulated seconds pass in a real one; `clock` gives the real time."""
 
     name = "simulator"
-    capabilities = frozenset({Capability.PYTHON_ENVIRONMENTS, Capability.FRACTIONS})
+    capabilities = frozenset({Capability.PYTHON_ENVIRONMENTS, Capability.FRACTIONS, Capability.MIG, Capability.GANGS})
 
     def __init__(
         self,
@@ -86,9 +89,10 @@ class SimulatorBackend(Backend):
 
     def inventory(self) -> Sequence[NodeFact]:
         began, now = self._began(), self._clock()
-        return [self._node(f"sim-{number:03}", began, now) for number in range(1, self._size[0] + 1)]
+        return [self._node(number, began, now) for number in range(self._size[0])]
 
-    def _node(self, name: str, began: float, now: float) -> NodeFact:
+    def _node(self, number: int, began: float, now: float) -> NodeFact:
+        name = f"sim-{number + 1:03}"
         moment = (now - began) * self._speed
         failed = self._failures.at_or_after(name, moment)[0] <= moment
         problem = f"The node {name} has failed and is being repaired (simulated)." if failed else ""
@@ -98,7 +102,18 @@ class SimulatorBackend(Backend):
             )
             for index in range(self._size[1])
         )
-        return NodeFact(name, NODE_CPUS, NODE_MEMORY_MB, emulated=True, devices=devices)
+        serves = number >= self._size[0] - self._size[0] // SERVES_ONE_IN
+        return NodeFact(
+            name,
+            NODE_CPUS,
+            NODE_MEMORY_MB,
+            emulated=True,
+            devices=devices,
+            pool="serve" if serves else "train",
+            labels=("ethernet",) if serves else ("infiniband",),
+            rack=f"rack-{number // RACK + 1:02}",
+            pod=f"pod-{number // POD + 1}",
+        )
 
     def isolation(self) -> Isolation:
         return Isolation(True, "Jobs are simulated: nothing of theirs is run, so there is nothing to keep apart.")
@@ -112,7 +127,8 @@ class SimulatorBackend(Backend):
 
     def _launch(self, launch: Launch) -> None:
         now, began = self._clock(), self._began()
-        fails_at = self._failures.at_or_after(launch.node, (now - began) * self._speed)[0] / self._speed + began
+        moment = (now - began) * self._speed
+        fails_after, failing = min((self._failures.at_or_after(p.node, moment)[0], p.node) for p in launch.places)
         try:
             _check_environment(launch.environment)
             future = futures.decide(
@@ -121,7 +137,8 @@ class SimulatorBackend(Backend):
                 speed=self._speed,
                 device_memory_mb=self._device_memory_mb,
                 now=now,
-                node_fails_at=fails_at,
+                failing=failing,
+                fails_at=fails_after / self._speed + began,
             )
             self._make_work(launch)
         except Refused as refusal:

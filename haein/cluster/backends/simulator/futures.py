@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from haein.cluster.backends.base import Cause, Launch, Refused
+from haein.cluster.backends.base import Cause, Launch, Refused, SliceGrant
+from haein.placement import mig
 
 # Ours, in the shape that the traces of real clusters have: half of all jobs are over in minutes, while the few long
 # ones make up most of the time.
@@ -48,8 +49,9 @@ class End:
 class Future:
     """Times in seconds since the epoch; `speed` is how many simulated seconds there were in a real one.
 
-    `checkpoint` is the path of the run's checkpoint below the jobs' folders, and is dated a third into the run.
-    `slices` has (uuid, units, MiB of memory) for each device held; `busy` is their utilization at work, in percent.
+    `checkpoint` is the path of the run's checkpoint below the jobs' folders, and is dated a third into the run. CPUs
+    and memory are those of all workers together. `slices` has (uuid of the device, whether its utilization can be read,
+    MiB of memory) for each slice held; `busy` is their utilization at work, in percent.
     """
 
     started_at: float
@@ -65,7 +67,7 @@ class Future:
     busy: float = 0.0
     cpus: int = 0
     memory_mb: int = 0
-    slices: Sequence[tuple[str, int, int]] = ()
+    slices: Sequence[tuple[str, bool, int]] = ()
 
     @classmethod
     def unpack(cls, data: bytes) -> Future:
@@ -91,8 +93,10 @@ def refused(sentence: str, *, now: float) -> Future:
     return Future(now, now, Cause.NOT_STARTED.name, None, sentence, speed=1, seed="", grace_s=0)
 
 
-def decide(launch: Launch, *, seed: int, speed: int, device_memory_mb: int, now: float, node_fails_at: float) -> Future:
-    """Raises Refused for a `simulate` that makes no sense."""
+def decide(
+    launch: Launch, *, seed: int, speed: int, device_memory_mb: int, now: float, failing: str, fails_at: float
+) -> Future:
+    """`failing` is the first of its nodes to fail, and when. Raises Refused for a `simulate` that makes no sense."""
     own = f"{seed}:{launch.attempt_id}"
     random = Random(own)
     # Drawn in this order whether it is used or not, so that one word of a command changes nothing else.
@@ -115,11 +119,11 @@ def decide(launch: Launch, *, seed: int, speed: int, device_memory_mb: int, now:
     if duration > launch.time_limit_s:
         at = started_at + launch.time_limit_s / speed
         end = End(at, Cause.TIME_LIMIT, None, f"It ran into its time limit of {launch.time_limit_s} s.")
-    if node_fails_at <= now:
+    if fails_at <= now:
         started_at = now + UNREACHABLE_S  # the moment it is given up: it never starts
-        end = End(started_at, Cause.LOST, None, f"The node {launch.node} can't be reached (simulated).")
-    elif node_fails_at < end.at:
-        end = End(node_fails_at, Cause.LOST, None, f"The node {launch.node} failed (simulated).")
+        end = End(started_at, Cause.LOST, None, f"The node {failing} can't be reached (simulated).")
+    elif fails_at < end.at:
+        end = End(fails_at, Cause.LOST, None, f"The node {failing} failed (simulated).")
     return Future(
         started_at=started_at,
         ended_at=end.at,
@@ -132,10 +136,16 @@ def decide(launch: Launch, *, seed: int, speed: int, device_memory_mb: int, now:
         checkpoint=f"{launch.job_id}/{CHECKPOINT}{launch.attempt_number}.json" if started_at < end.at else "",
         says=[words.strip().strip("'\"") for words in SAID.findall(launch.command)],
         busy=busy,
-        cpus=launch.cpus,
-        memory_mb=launch.memory_mb,
-        slices=[(grant.device_uuid, grant.units, device_memory_mb) for grant in launch.slices],
+        cpus=launch.cpus * len(launch.places),
+        memory_mb=launch.memory_mb * len(launch.places),
+        slices=[_slice(grant, device_memory_mb) for place in launch.places for grant in place.slices],
     )
+
+
+def _slice(grant: SliceGrant, device_memory_mb: int) -> tuple[str, bool, int]:
+    if grant.profile:  # NVML gives no utilization of an instance
+        return grant.device_uuid, False, device_memory_mb * grant.memory // mig.UNITS
+    return grant.device_uuid, True, grant.memory or device_memory_mb * grant.units // 1000
 
 
 def _words(text: str) -> dict[str, int]:

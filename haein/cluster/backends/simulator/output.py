@@ -85,8 +85,8 @@ def reading(attempt: UUID, future: Future, now: float) -> Reading:
     busy = utilization(future, elapsed)
     filled = 0.5 + 0.45 * _draw(future, "memory", 0)
     devices = tuple(
-        (uuid, round(busy, 1), round(memory_mb * units / 1000 * filled * warm, 1))
-        for uuid, units, memory_mb in future.slices
+        (uuid, round(busy, 1) if readable else None, round(memory_mb * filled * warm, 1))
+        for uuid, readable, memory_mb in future.slices
     )
     cores = future.cpus / 1000 * (0.9 - 0.5 * warm + 0.1 * _draw(future, "cores", int(elapsed)))
     return Reading(attempt, now, cores, future.memory_mb * filled * (0.3 + 0.7 * warm), 1 + len(devices), devices)
