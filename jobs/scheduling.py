@@ -263,7 +263,9 @@ def _start(
         if placement.member
     )
     Allocation.objects.bulk_create(
-        _allocation(attempt, placement, grant, devices, now) for attempt, placement in won for grant in placement.grants
+        allocation(attempt, placement, grant, devices[cast(int, grant.device_id)], now)
+        for attempt, placement in won
+        for grant in placement.grants
     )
     Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1)
     return len(winners)
@@ -280,10 +282,8 @@ def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
     )
 
 
-def _allocation(
-    attempt: Attempt, placement: Placement, grant: Grant, devices: Mapping[int, Device], now: datetime
-) -> Allocation:
-    device = devices[cast(int, grant.device_id)]
+def allocation(attempt: Attempt, placement: Placement, grant: Grant, device: Device, now: datetime) -> Allocation:
+    """What was granted of the device, as it is written down."""
     return Allocation(
         attempt=attempt,
         rank=placement.member,
@@ -337,10 +337,7 @@ def _why_placed(
     attempt: int,
 ) -> moves.Why:
     """Where it goes, and what is carved for it."""
-    where = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
-    if len(workers) > MOST_NAMED:
-        where.append(f"(+{len(workers) - MOST_NAMED})")
-    values = {"where": "; ".join(where)}
+    values = {"where": where(workers, nodes, devices)}
     touched = [grant.device_id for placement in workers for grant in placement.grants if grant.device_id in carved]
     if not touched:
         return moves.Why("placed", values, attempt=attempt)
@@ -348,9 +345,16 @@ def _why_placed(
     return moves.Why("placed_carving", {**values, "carved": "; ".join(sentences_of)}, attempt=attempt)
 
 
-def _where(nodes: Mapping[int, Node], devices: Mapping[int, Device], placement: Placement) -> str:
-    node = nodes[cast(int, placement.node_id)]
-    named = [_slice(devices[cast(int, grant.device_id)], node, grant) for grant in placement.grants]
+def where(workers: Sequence[Placement], nodes: Mapping[Any, Node], devices: Mapping[Any, Device]) -> str:
+    """The nodes and slices that the workers were given; of a large gang only the first few."""
+    named = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
+    more = [f"(+{len(workers) - MOST_NAMED})"] if len(workers) > MOST_NAMED else []
+    return "; ".join([*named, *more])
+
+
+def _where(nodes: Mapping[Any, Node], devices: Mapping[Any, Device], placement: Placement) -> str:
+    node = nodes[placement.node_id]
+    named = [_slice(devices[grant.device_id], node, grant) for grant in placement.grants]
     return ", ".join(named) or node.name
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import count
 from random import Random
 from typing import Any
 from uuid import UUID
+
+from django.db.models import Model
 
 from billing import metering, rating
 from billing.models import Usage
@@ -21,13 +22,13 @@ from haein.cluster.models import Device, Node
 from haein.lib import copying, ids
 from haein.placement.model import Placement
 from haein.tenants import models as tenants
+from jobs import scheduling
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
 
 # How long a launch takes from the decision, and how soon before the end whatever still ran was cancelled.
 LAUNCHED_S, CLEARED_S = 0.05, 600.0
-MOST_NAMED = 8
 ENDS = {"succeeded": Kind.SUCCEED, "failed": Kind.FAIL, "timed_out": Kind.TIME_OUT, "cancelled": Kind.CANCEL}
 
 
@@ -48,13 +49,6 @@ class Ground:
         return self.teams[team.organization, team.name]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """How many rows of each model."""
-
-    rows: Mapping[str, int]
-
-
 def close(month: Month, *, seed: int) -> tuple[list[Course], list[Wish]]:
     """The courses as a history may tell them, all ended, and the wishes that go on: to be submitted in earnest.
 
@@ -67,8 +61,9 @@ def close(month: Month, *, seed: int) -> tuple[list[Course], list[Wish]]:
         if course.state:
             told.append(course)
         elif course.attempts and not course.attempts[-1].cause:
-            told.append(_ended(course, month.seconds, random))
-            if course.state == "cancelled":
+            ended = _ended(course, month.seconds, random)
+            told.append(ended)
+            if ended.state == "cancelled":
                 left = max(1.0, course.wish.duration_s - (month.seconds - (course.attempts[-1].started_at or 0)))
                 going_on.append(replace(course.wish, duration_s=left, cancelled_after_s=None))
         else:
@@ -91,24 +86,31 @@ def _ended(course: Course, end: float, random: Random) -> Course:
     return course
 
 
-def write(courses: Sequence[Course], ground: Ground, *, begin: datetime, seed: int) -> Written:
-    """Everything about the courses; `begin` is when their seconds began. In one transaction of the caller's."""
+def write(courses: Sequence[Course], ground: Ground, *, begin: datetime, seed: int) -> Mapping[str, int]:
+    """Everything about the courses, in the caller's transaction; returns how many rows of each model.
+
+    `begin` is when their seconds began.
+    """
     pen = _Pen(ground, begin, Random(f"{seed}:ids"))
     for course in courses:
         pen.tell(course)
-    held, workers, events = pen.allocations, pen.workers, pen.events
-    for rows in (held, workers, events):
-        for row, key in zip(rows, copying.keys(type(rows[0]), len(rows)) if rows else (), strict=True):
-            row.pk = key
+    _number(pen.workers, pen.events, pen.allocations)
     usage = list(pen.usage())
-    for line, key in zip(usage, copying.keys(Usage, len(usage)), strict=True):
-        line.pk = key
+    _number(usage)
     written: dict[str, int] = {}
-    for rows in (pen.jobs, pen.attempts, workers, held, events, usage):
+    tables: Sequence[Sequence[Model]] = (pen.jobs, pen.attempts, pen.workers, pen.allocations, pen.events, usage)
+    for rows in tables:
         copying.write(rows)
         if rows:
             written[type(rows[0]).__name__] = len(rows)
-    return Written(written)
+    return written
+
+
+def _number(*tables: Sequence[Model]) -> None:
+    """Gives rows the keys that the database would give them: others point to them before they are there."""
+    for rows in tables:
+        for row, key in zip(rows, copying.keys(type(rows[0]), len(rows)) if rows else (), strict=True):
+            row.pk = key
 
 
 class _Pen:
@@ -177,7 +179,7 @@ class _Pen:
         )
         self.attempts.append(attempt)
         self._hold(attempt, run)
-        where = {"where": _where(run.placements)}
+        where = {"where": scheduling.where(run.placements, self._ground.nodes, self._ground.devices)}
         self._move(job, run.placed_at, Kind.PLACE, State.QUEUED, "placed", where, run)
         if run.started_at is not None:
             runs = {"node": attempt.node.name}
@@ -190,54 +192,23 @@ class _Pen:
                 self.workers.append(Worker(attempt=attempt, rank=placement.member, node=self._node(placement)))
             for grant in placement.grants:
                 device = self._ground.devices[grant.device_id]  # type: ignore[index]
-                self.allocations.append(
-                    Allocation(
-                        attempt=attempt,
-                        rank=placement.member,
-                        device=device,
-                        units=grant.units,
-                        memory=grant.memory,
-                        profile=grant.profile,
-                        start=grant.start if grant.profile else None,
-                        weight=grant.memory * 1000 // 56 if grant.profile else grant.units,
-                        held_from=attempt.placed_at,
-                        billable_from=attempt.started_at,
-                        ended_at=attempt.ended_at,
-                        waived=run.cause is Cause.LOST,
-                        metered=True,
-                    )
-                )
+                held = scheduling.allocation(attempt, placement, grant, device, attempt.placed_at)
+                held.billable_from, held.ended_at = attempt.started_at, attempt.ended_at
+                held.waived, held.metered = run.cause is Cause.LOST, True
+                self.allocations.append(held)
 
     def _node(self, placement: Placement) -> Node:
         return self._ground.nodes[str(placement.node_id)]
 
     def _end(self, job: Job, course: Course, run: Run, attempt: Attempt) -> None:
-        """The sentences of jobs/lifecycle.py."""
-        wish, state = course.wish, State.STARTING if run.started_at is None else State.RUNNING
-        kind = ENDS[course.state] if run is course.attempts[-1] else Kind.REQUEUE
-        failures = sum(each.cause is Cause.EXITED for each in course.attempts[: run.number])
-        by = {"by": wish.person.name}
-        code, values = {
-            Kind.SUCCEED: ("succeeded", {}),
-            Kind.TIME_OUT: ("time_limit", {"limit": str(timedelta(seconds=wish.time_limit_s))}),
-            Kind.CANCEL: ("cancelled", by),
-            Kind.FAIL: ("explained", {"detail": attempt.detail}),
-            Kind.REQUEUE: (
-                "requeued",
-                {"failure": failures, "allowed": wish.retries, "detail": attempt.detail},
-            ),
-        }[kind]
-        if kind is Kind.FAIL and run.cause is Cause.LOST:
-            code, values = "lost_too_often", {"times": course.lost}
-        elif kind is Kind.REQUEUE and run.cause is Cause.LOST:
-            code, values = "lost", {"detail": attempt.detail}
-        elif kind is Kind.CANCEL and run.cause is not Cause.STOPPED:
-            # It was queued again, and cancelled there: the last attempt ended as any other.
-            kind, code = Kind.REQUEUE, "lost" if run.cause is Cause.LOST else "requeued"
-            values = {"failure": failures, "allowed": wish.retries, "detail": attempt.detail}
-        elif kind is Kind.CANCEL:
-            self._event(job, run.ended_at, "note", state, state, "cancel_asked", by, run, actor=wish.person)
-        self._move(job, run.ended_at, kind, state, code, values, run)
+        state = State.STARTING if run.started_at is None else State.RUNNING
+        # What is cancelled while it is queued again had a last attempt that ended as any other.
+        over = run is course.attempts[-1] and (course.state != "cancelled" or run.cause is Cause.STOPPED)
+        kind = ENDS[course.state] if over else Kind.REQUEUE
+        if kind is Kind.CANCEL:
+            owner = course.wish.person
+            self._event(job, run.ended_at, "note", state, state, "cancel_asked", {"by": owner.name}, run, owner)
+        self._move(job, run.ended_at, kind, state, *_why(kind, course, run, attempt.detail), run)
 
     def _move(
         self,
@@ -286,6 +257,23 @@ class _Pen:
         return ids.made(int(self._moment(seconds).timestamp() * 1000), self._random.getrandbits(80))
 
 
+def _why(kind: Kind, course: Course, run: Run, detail: str) -> tuple[str, Mapping[str, object]]:
+    """The code and its values, as jobs/lifecycle.py chooses them."""
+    wish, lost = course.wish, run.cause is Cause.LOST
+    if kind is Kind.SUCCEED:
+        return "succeeded", {}
+    if kind is Kind.TIME_OUT:
+        return "time_limit", {"limit": str(timedelta(seconds=wish.time_limit_s))}
+    if kind is Kind.CANCEL:
+        return "cancelled", {"by": wish.person.name}
+    if kind is Kind.FAIL:
+        return ("lost_too_often", {"times": course.lost}) if lost else ("explained", {"detail": detail})
+    if lost:
+        return "lost", {"detail": detail}
+    failures = sum(each.cause is Cause.EXITED for each in course.attempts[: run.number])
+    return "requeued", {"failure": failures, "allowed": wish.retries, "detail": detail}
+
+
 def asked(wish: Wish) -> dict[str, Any]:
     """What a wish asks for, by the names that a spec and a job share."""
     shape = wish.shape
@@ -317,13 +305,3 @@ def _detail(run: Run, wish: Wish) -> str:
     if run.cause is Cause.STOPPED:
         return "It was asked to end, and did."
     return f"The simulated command ended with exit code {run.exit_code}." if run.exit_code else ""
-
-
-def _where(placements: Sequence[Placement]) -> str:
-    named = [
-        f"{placement.node_id}/gpu{grant.device_id[1]}" + (f" ({grant.profile})" if grant.profile else "")  # type: ignore[index]
-        for placement in placements[:MOST_NAMED]
-        for grant in placement.grants
-    ]
-    more = [f"(+{len(placements) - MOST_NAMED})"] if len(placements) > MOST_NAMED else []
-    return ", ".join([*named, *more])

@@ -1,4 +1,4 @@
-"""Keeps the demonstration alive: its people go on submitting, and now and then cancelling, by the doors that all use."""
+"""Keeps the demonstration alive: its people go on submitting, and sometimes cancelling, by the doors that all use."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from haein.cluster.backends.base import Cause, NodeFact
 from haein.cluster.backends.simulator.failures import Failures
 from haein.cluster.backends.simulator.futures import LONGEST_START_S, START_MEDIAN_S, START_SPREAD, STOPS_IN_S
 from haein.placement.cluster import Cluster
-from haein.placement.mix import Mix, shape_of
+from haein.placement.mix import Mix
 from haein.placement.model import WHOLE, DeviceState, Gang, Grant, Near, NodeState, Placement, Request, Snapshot
 from haein.placement.policies import HAEIN, Policy
 
@@ -92,7 +92,10 @@ def snapshot(facts: Iterable[NodeFact]) -> Snapshot:
                     )
                     for device in fact.devices
                 ),
-                pool=getattr(fact,"pool",""),
+                pool=fact.pool,
+                labels=frozenset(fact.labels),
+                rack=fact.rack,
+                pod=fact.pod,
             )
             for fact in facts
         )
@@ -100,13 +103,6 @@ def snapshot(facts: Iterable[NodeFact]) -> Snapshot:
 
 
 _NEAR = {"node": Near.NODE, "rack": Near.RACK, "pod": Near.POD, "any": Near.ANYWHERE}
-
-
-def request(wish: Wish) -> Request | Gang:
-    each = _each(wish.number, wish.shape)
-    if wish.shape.workers == 1:
-        return each
-    return Gang(each=each, members=wish.shape.workers, near=_NEAR[wish.shape.near])
 
 
 def _each(number: int, shape: Shape) -> Request:
@@ -117,7 +113,7 @@ def _each(number: int, shape: Shape) -> Request:
         cpus=shape.cpus,
         memory_mb=shape.memory_mb,
         profile=shape.profile,
-        pool='' if True else shape.pool,
+        pool=shape.pool,
     )
 
 

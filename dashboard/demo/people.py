@@ -57,11 +57,23 @@ _FAMILY = (
 )
 # (organization, its domain, ((team, how many people, what it does), ...))
 _TABLE = (
-    ("Hanbit Language Lab", "hanbit", (("Pretraining", 4, {GANGS: 4, TRAINING: 1}), ("Evaluation", 5, {EXPERIMENTS: 5}))),
-    ("Maru Foundation Models", "maru", (("Base models", 4, {GANGS: 5}), ("Alignment", 4, {TRAINING: 3, EXPERIMENTS: 2}))),
+    (
+        "Hanbit Language Lab",
+        "hanbit",
+        (("Pretraining", 4, {GANGS: 4, TRAINING: 1}), ("Evaluation", 5, {EXPERIMENTS: 5})),
+    ),
+    (
+        "Maru Foundation Models",
+        "maru",
+        (("Base models", 4, {GANGS: 5}), ("Alignment", 4, {TRAINING: 3, EXPERIMENTS: 2})),
+    ),
     ("Dureo Robotics", "dureo", (("Perception", 4, {TRAINING: 4, GANGS: 1}), ("Simulation", 3, {EXPERIMENTS: 3}))),
     ("Narae Speech", "narae", (("Serving", 3, {SERVING: 5}), ("Models", 4, {TRAINING: 3, EXPERIMENTS: 1}))),
-    ("Onnuri Search", "onnuri", (("Ranking", 4, {SERVING: 4, NIGHTLY: 3}), ("Embeddings", 3, {NIGHTLY: 2, TRAINING: 1}))),
+    (
+        "Onnuri Search",
+        "onnuri",
+        (("Ranking", 4, {SERVING: 4, NIGHTLY: 3}), ("Embeddings", 3, {NIGHTLY: 2, TRAINING: 1})),
+    ),
     ("Seorae Genomics", "seorae", (("Pipelines", 4, {NIGHTLY: 4, TRAINING: 2}),)),
     ("Byeol Vision Institute", "byeol", (("Vision", 6, {EXPERIMENTS: 5, TRAINING: 1}),)),
     ("Haneul Weather", "haneul", (("Forecast", 4, {NIGHTLY: 3, GANGS: 2}),)),

@@ -1,8 +1,8 @@
-"""Brings the demonstration's people in, with a month behind them: once, on an empty data folder, all of it or nothing."""
+"""Brings the demonstration's people in with a month behind them: once, on an empty folder, all of it or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.contrib.auth.hashers import make_password
@@ -32,7 +32,7 @@ def begun() -> bool:
 
 def begin(
     facts: Sequence[NodeFact], *, password: str, seed: int, jobs: int, now: datetime
-) -> tuple[history.Written, list[Wish]]:
+) -> tuple[Mapping[str, int], list[Wish]]:
     """Play a month through that ends now, and write it down; returns what was written and the wishes that go on.
 
     Every one of its people has this password. Raises Problem where there are people already.
@@ -47,7 +47,7 @@ def begin(
         _settle(password, begin - OPENED)
         _price(now)
         written = history.write(told, _ground(), begin=begin, seed=seed)
-        audit.record("demo.begin", "demo", by=None, **written.rows)
+        audit.record("demo.begin", "demo", by=None, rows=dict(written))
     copying.settle(Job, Attempt, Worker, Allocation, Event, Usage)
     return written, going_on
 
@@ -77,14 +77,21 @@ def _settle_organization(organization: Organization, known: dict[str, User]) -> 
     others = Team.objects.bulk_create(Team(organization=made, name=team.name) for team in organization.teams[1:])
     parts = []
     for row, team in zip([first, *others], organization.teams, strict=True):
-        parts += [TeamMember(team=row, user=known[person.email]) for person in team.people if person.email != owner.email]
+        parts += [
+            TeamMember(team=row, user=known[person.email]) for person in team.people if person.email != owner.email
+        ]
         if row is not first:
             parts.append(TeamMember(team=row, user=owner, role=TeamMember.Role.ADMIN))
     TeamMember.objects.bulk_create(parts)
     members = {part.user_id for part in parts} - {owner.pk}
     OrganizationMember.objects.bulk_create(OrganizationMember(organization=made, user_id=pk) for pk in members)
     audit.record(
-        "organization.settle", str(made.pk), by=owner, organization_id=made.pk, teams=len(others) + 1, people=len(members)
+        "organization.settle",
+        str(made.pk),
+        by=owner,
+        organization_id=made.pk,
+        teams=len(others) + 1,
+        people=len(members),
     )
 
 

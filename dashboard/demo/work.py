@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -62,7 +62,7 @@ ZONE = timedelta(hours=9)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What each worker holds: devices whole, in shares or as instances, CPUs in thousandths of a core, memory in MiB."""
+    """What each worker holds: devices whole, in shares or as instances; `near` and `pool` as a job's spec has them."""
 
     gpus: int = 1
     share: int = 1000
@@ -73,15 +73,17 @@ class Shape:
 
     @property
     def part(self) -> float:
-        """Of one device, for CPUs and memory: those of a node of eight are given out with its devices."""
+        """How much of a device each of its slices is."""
         return int(self.profile[0]) / 7 if self.profile else self.share / 1000
 
     @property
     def cpus(self) -> int:
+        """Thousandths of a core, in step with the devices, so that neither runs out before the other."""
         return max(1000, int(self.gpus * self.part * 26) * 1000)
 
     @property
     def memory_mb(self) -> int:
+        """MiB, in the same step."""
         return max(4, int(self.gpus * self.part * 240)) * 1024
 
 
@@ -89,8 +91,8 @@ class Shape:
 class Wish:
     """A job that somebody submits `at` seconds after the beginning.
 
-    Each run of it takes `duration_s` and ends with `exit_code`, unless its owner cancels it `cancelled_after_s` after it
-    was submitted, or something stops it before.
+    Each run of it takes `duration_s` and ends with `exit_code`, unless its owner cancels it, `cancelled_after_s` after
+    it was submitted, or something stops it before.
     """
 
     number: int
@@ -134,7 +136,7 @@ class Kind:
 _MIG = {"1g.23gb": 34, "1g.45gb": 8, "2g.45gb": 26, "3g.90gb": 22, "4g.90gb": 4, "7g.180gb": 6}
 KINDS: Mapping[str, Kind] = {
     people.GANGS: Kind(
-        a_day=20,
+        a_day=22,
         rhythm=OFFICE,
         weekend=0.7,
         shapes={Shape(8, workers=n, near="pod", pool="train"): w for n, w in ((2, 32), (4, 30), (8, 25), (16, 13))},
@@ -145,7 +147,7 @@ KINDS: Mapping[str, Kind] = {
         words=("resumes from the newest checkpoint", "tensor parallel 8, data parallel over the nodes"),
     ),
     people.TRAINING: Kind(
-        a_day=200,
+        a_day=150,
         rhythm=OFFICE,
         weekend=WEEKEND,
         shapes={Shape(1): 46, Shape(2): 22, Shape(4): 18, Shape(8): 14},
@@ -156,7 +158,7 @@ KINDS: Mapping[str, Kind] = {
         words=("loads its data", "mixed precision, gradient checkpoints"),
     ),
     people.SERVING: Kind(
-        a_day=100,
+        a_day=80,
         rhythm=OFFICE,
         weekend=0.3,
         shapes={Shape(1, profile=profile, pool="serve"): weight for profile, weight in _MIG.items()},
@@ -167,7 +169,7 @@ KINDS: Mapping[str, Kind] = {
         words=("listens", "warms its cache"),
     ),
     people.NIGHTLY: Kind(
-        a_day=120,
+        a_day=60,
         rhythm=NIGHT,
         weekend=1.0,
         shapes={Shape(1): 30, Shape(4): 40, Shape(8): 30},
@@ -313,9 +315,6 @@ _LIMITS = (
 
 def _drawn(quantiles: Quantiles, at: float) -> float:
     """The inverse of the distribution, straight in the logarithm between two quantiles."""
-    right = min(bisect(quantiles, at, key=_part), len(quantiles) - 1)
+    right = min(bisect(quantiles, (at, math.inf)), len(quantiles) - 1)
     (before, low), (after, high) = quantiles[right - 1], quantiles[right]
     return math.exp(math.log(low) + (math.log(high) - math.log(low)) * (at - before) / (after - before))
-
-
-_part: Callable[[tuple[float, float]], float] = lambda each: each[0]  # noqa: E731 - a key, named for its type

@@ -51,7 +51,7 @@ class Command(BaseCommand):
             )
         except Problem as problem:
             raise CommandError(problem.message) from None
-        rows = ", ".join(f"{count:,} {name}" for name, count in written.rows.items())
+        rows = ", ".join(f"{count:,} {name}" for name, count in written.items())
         self.stdout.write(f"A month of history is written ({time.monotonic() - begun:.1f} s): {rows}.")
         return going_on
 
