@@ -31,7 +31,7 @@ from jobs.states import OPEN
 log = structlog.get_logger(__name__)
 
 # What is asked for, of all that there is: below the first, people come sooner than they would; above the second, later.
-LEAST, MOST = 0.82, 1.05
+LEAST, MOST = 0.72, 0.92
 LOOK_S, AT_ONCE = 1.0, 15
 
 

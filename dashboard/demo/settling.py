@@ -22,6 +22,7 @@ from haein.tenants.models import OrganizationMember, Team, TeamMember, User
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 
 DAYS = 30
+JOBS_A_DAY_A_NODE = 4.7
 # Opened a while before the first job, and a price that was raised in between.
 OPENED, RAISED, RAISED_TO = timedelta(days=9), timedelta(days=12), "4.40"
 
@@ -31,25 +32,29 @@ def begun() -> bool:
 
 
 def begin(
-    facts: Sequence[NodeFact], *, password: str, seed: int, jobs: int, now: datetime
+    facts: Sequence[NodeFact], *, password: str, seed: int, now: datetime
 ) -> tuple[Mapping[str, int], list[Wish]]:
     """Play a month through that ends now, and write it down; returns what was written and the wishes that go on.
 
     Every one of its people has this password. Raises Problem where there are people already.
     """
-    begin = now - timedelta(days=DAYS)
-    coming = work.wishes(seed, begin, nodes=len(facts), jobs_a_day=jobs / DAYS)
+    since = now - timedelta(days=DAYS)
+    coming = work.wishes(seed, since, nodes=len(facts), jobs_a_day=JOBS_A_DAY_A_NODE * len(facts))
     played = month.run(coming, month.snapshot(facts), seed=seed, seconds=DAYS * work.DAY)
     told, going_on = history.close(played, seed=seed)
     with transaction.atomic():
         if User.objects.exists():
             raise Problem("There are people here already: the demonstration begins on an empty data folder.")
-        _settle(password, begin - OPENED)
+        _settle(password, since - OPENED)
         _price(now)
-        written = history.write(told, _ground(), begin=begin, seed=seed)
+        written = history.write(told, _ground(), begin=since, seed=seed)
         audit.record("demo.begin", "demo", by=None, rows=dict(written))
-    copying.settle(Job, Attempt, Worker, Allocation, Event, Usage)
     return written, going_on
+
+
+def tidy() -> None:
+    """Outside of any transaction: without it the first pages after a history are slow ones."""
+    copying.settle(Job, Attempt, Worker, Allocation, Event, Usage)
 
 
 def _settle(password: str, at: datetime) -> None:

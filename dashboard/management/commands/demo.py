@@ -26,38 +26,38 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--base-url", default=settings.HAEIN_URL, help="the address before the sign-in page")
-        parser.add_argument("--jobs", type=int, default=30_000, help="about how many jobs the month has")
         parser.add_argument("--password-file", type=Path, required=True, help="holds the password of all its people")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.HAEIN_BACKEND != "simulator":
             raise CommandError("The demonstration runs on the simulator alone: HAEIN_BACKEND=simulator.")
-        password, jobs = options["password_file"].read_text().strip(), options["jobs"]
-        going_on = [] if settling.begun() else self._begin(password, jobs)
+        password = options["password_file"].read_text().strip()
+        going_on = [] if settling.begun() else self._begin(password)
         address = f"{options['base_url'].rstrip('/')}{reverse('account_login')}"
         self.stdout.write(
             f"Sign in at {address} with the password {password} as {people.OPERATOR.email} (the operator) or "
             f"{people.DEVELOPER.email} (a developer)."
         )
-        life.go_on(_from_now_on(jobs), going_on, speed=settings.HAEIN_SIM_SPEED)
+        life.go_on(_from_now_on(), going_on, speed=settings.HAEIN_SIM_SPEED)
 
-    def _begin(self, password: str, jobs: int) -> list[Wish]:
+    def _begin(self, password: str) -> list[Wish]:
         while not Device.objects.exists():  # the worker has not asked the cluster yet
             time.sleep(LOOK_S)
         begun = time.monotonic()
         try:
             written, going_on = settling.begin(
-                backend().inventory(), password=password, seed=settings.HAEIN_SIM_SEED, jobs=jobs, now=clock.now()
+                backend().inventory(), password=password, seed=settings.HAEIN_SIM_SEED, now=clock.now()
             )
         except Problem as problem:
             raise CommandError(problem.message) from None
+        settling.tidy()
         rows = ", ".join(f"{count:,} {name}" for name, count in written.items())
         self.stdout.write(f"A month of history is written ({time.monotonic() - begun:.1f} s): {rows}.")
         return going_on
 
 
-def _from_now_on(jobs: int) -> Iterator[Wish]:
+def _from_now_on() -> Iterator[Wish]:
     """Other wishes after each start: nobody submits yesterday's work again."""
     now = clock.now()
     nodes = len(backend().inventory())
-    return work.wishes(clock.whole_seconds(now), now, nodes=nodes, jobs_a_day=jobs / settling.DAYS)
+    return work.wishes(clock.whole_seconds(now), now, nodes=nodes, jobs_a_day=settling.JOBS_A_DAY_A_NODE * nodes)
