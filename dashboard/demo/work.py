@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import accumulate, count
@@ -16,6 +16,7 @@ from random import Random
 
 from dashboard.demo import people
 from dashboard.demo.people import Person, Team
+from haein.cluster.backends.simulator.backend import SERVES_ONE_IN
 
 HOUR, DAY = 3600, 86_400
 NODES, DEVICES = 129, 8
@@ -262,8 +263,9 @@ def _mean_workers(shapes: Mapping[Shape, int]) -> float:
 
 @cache
 def _shapes(kind: str, nodes: int) -> Mapping[Shape, int]:
-    """No gang takes more than a sixth of the cluster, or a pair."""
-    return {shape: weight for shape, weight in KINDS[kind].shapes.items() if shape.workers <= max(2, nodes // 6)}
+    """No gang takes more than a sixth of the cluster, or a pair; where no node is set aside for serving, all serve."""
+    shapes = {shape: weight for shape, weight in KINDS[kind].shapes.items() if shape.workers <= max(2, nodes // 6)}
+    return shapes if nodes >= SERVES_ONE_IN else {replace(shape, pool=""): each for shape, each in shapes.items()}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`up` runs the whole house, `demo` a simulated one; `services [--var DIR] -- COMMAND` runs one command on its ground."""
+"""`up` runs the whole house, `demo` a simulated one; `services [--var DIR] -- COMMAND` one command on its ground."""
 
 import sys
 from pathlib import Path

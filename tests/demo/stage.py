@@ -28,7 +28,8 @@ def facts(nodes: int) -> list[NodeFact]:
             memory_mb=2 << 20,
             emulated=True,
             devices=tuple(
-                DeviceFact(index, f"SIM-sim-{number:03}-{index}", "B200", MEMORY_MB, emulated=True) for index in range(8)
+                DeviceFact(index, f"SIM-sim-{number:03}-{index}", "B200", MEMORY_MB, emulated=True)
+                for index in range(8)
             ),
             pool="serve" if number > nodes - max(1, nodes // 8) else "train",
             rack=f"rack-{number // 4}",

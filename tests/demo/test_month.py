@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -88,12 +89,10 @@ def test_what_runs_on_a_node_that_fails_is_lost_and_runs_again() -> None:
         seconds=60 * DAY,
     )
     assert lived.failures
-    lost = [
-        (course, number) for course in lived.courses for number, run in enumerate(course.attempts) if run.cause is Cause.LOST
-    ]
+    lost = [course for course in lived.courses if course.lost]
     assert lost
-    for course, number in lost:
-        run = course.attempts[number]
-        assert run.node in {placement.node_id for placement in run.placements}
-        if number + 1 < len(course.attempts):
-            assert course.attempts[number + 1].queued_at == run.ended_at
+    for course in lost:
+        for run, following in pairwise([*course.attempts, None]):
+            if run and run.cause is Cause.LOST:
+                assert run.node in {placement.node_id for placement in run.placements}
+                assert following is None or following.queued_at == run.ended_at

@@ -1,0 +1,82 @@
+"""The demonstration's people go on: they submit and cancel by everybody's doors, and keep the cluster well filled."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+from dashboard.demo import life
+from dashboard.demo.life import Life
+from dashboard.demo.work import Shape, Wish
+from haein.cluster.registry import backend
+from haein.lib import clock
+from haein.tenants.models import AuditEntry
+from jobs import lifecycle, scheduling
+from jobs.models import Attempt, Job
+from tests.demo.conftest import NODES
+
+READY = frozenset({"python"})
+DEVICES = NODES * 8
+
+
+def singles(like: Wish) -> Iterator[Wish]:
+    """One a simulated minute, for one device each."""
+    for number in count(1):
+        yield replace(
+            like, number=number, at=number * 60.0, shape=Shape(), name=f"one-{number}", cancelled_after_s=None
+        )
+
+
+def settled(them: Life, now: float) -> None:
+    while them.look(now):
+        pass
+
+
+def test_what_ran_at_the_end_of_the_month_is_submitted_in_earnest(going_on: list[Wish]) -> None:
+    assert going_on
+    them = Life(singles(going_on[0]), deque(going_on), speed=60)
+    settled(them, them.began)
+    jobs = Job.objects.filter(state="queued")
+    assert set(jobs.values_list("name", flat=True)) >= {wish.name for wish in going_on}
+    assert AuditEntry.objects.filter(action="job.submit").count() == jobs.count()
+    scheduling.run_pass(now=clock.now(), ready=READY)
+    lifecycle.launch(backend(), now=clock.now())
+    assert Attempt.objects.exclude(launched_at=None).filter(state="starting").exists()
+
+
+def test_people_come_early_to_an_empty_cluster_and_then_by_the_clock(going_on: list[Wish]) -> None:
+    them = Life(singles(going_on[0]), deque(), speed=60)
+    settled(them, them.began)
+    assert Job.objects.filter(state="queued").count() == math.ceil(life.LEAST * DEVICES)
+    assert them.look(them.began + 0.9) == 0
+    assert them.look(them.began + 1.1) == 1
+
+
+def test_people_come_late_to_a_full_cluster(going_on: list[Wish]) -> None:
+    them = Life(singles(going_on[0]), deque(), speed=60)
+    settled(them, them.began)
+    settled(them, them.began + 1000)
+    assert Job.objects.filter(state="queued").count() == math.floor(life.MOST * DEVICES) + 1
+    Job.objects.filter(state="queued").update(state="cancelled", ended_at=clock.now())
+    settled(them, them.began + 1000)
+    waited = Job.objects.filter(state="queued").count()
+    # Whoever would have come meanwhile comes now, and not a thousand of them at once.
+    assert waited == math.ceil(life.LEAST * DEVICES)
+
+
+def test_some_of_them_cancel(going_on: list[Wish]) -> None:
+    wish = replace(going_on[0], cancelled_after_s=600.0, name="not-for-long")
+    them, now = Life(iter(()), deque([wish]), speed=60), time.time()
+    them._submit(them.waiting.popleft(), now)
+    job = Job.objects.get(name="not-for-long")
+    them._cancel(now + 9.9)
+    assert Job.objects.get(pk=job.pk).state == "queued"
+    them._cancel(now + 10)
+    job.refresh_from_db()
+    assert (job.state, job.reason) == ("cancelled", "cancelled_queued")
+    assert job.events.order_by("-id")[0].actor_name == wish.person.name
+    them._cancel(now + 100)
