@@ -151,7 +151,8 @@ class UsageLine(serializers.Serializer[Any]):
     seconds = serializers.IntegerField()
     device = serializers.CharField()
     device_model = serializers.CharField()
-    share = serializers.IntegerField(help_text="thousandths")
+    share = serializers.IntegerField(help_text="thousandths of the device's price")
+    profile = serializers.CharField(help_text="of a MIG instance, else empty")
     price_per_hour = Money()
     amount = Money()
     currency = serializers.CharField()
@@ -169,6 +170,7 @@ def _line(row: Usage) -> dict[str, Any]:
         "device": str(row.device),
         "device_model": row.device.model.name,
         "share": row.units,
+        "profile": row.job.profile,
         "price_per_hour": amount(row.price.per_hour),
         "amount": amount(rating.total([rating.amount(row.seconds * row.units, row.price.per_hour)])),
         "currency": row.price.currency,

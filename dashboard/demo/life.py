@@ -6,6 +6,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import NoReturn
@@ -37,54 +38,22 @@ LOOK_S, AT_ONCE = 1.0, 15
 
 def go_on(coming: Iterator[Wish], going_on: Iterable[Wish], *, speed: int) -> NoReturn:
     """Submit `going_on` at once, and what comes as it comes; `speed` simulated seconds pass in one."""
-    life = Life(coming, deque(going_on), speed)
+    life = Life(coming, deque(going_on), Crowd(speed))
     while True:
         life.look(time.time())
         time.sleep(LOOK_S)
 
 
 @dataclass(slots=True)
-class Life:
-    """`skipped` is by how many simulated seconds people are ahead of their time."""
+class Crowd:
+    """People who submit, and cancel when they have had enough. `speed` as above; moments in seconds of real time."""
 
-    coming: Iterator[Wish]
-    waiting: deque[Wish]
     speed: int
-    began: float = field(default_factory=time.time)
-    skipped: float = 0.0
     cancels: list[tuple[float, int, UUID, Scope]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
     _scopes: dict[tuple[str, str], Scope] = field(default_factory=dict)
-    _next: Wish | None = None
 
-    def look(self, now: float) -> int:
-        """Do what is due; returns how many jobs were submitted."""
-        self._cancel(now)
-        room = _room()
-        load = _asked_for() / room if room else MOST
-        submitted = 0
-        while submitted < AT_ONCE and (wish := self._due(now, load)):
-            self._submit(wish, now)
-            load += _size(wish) / room
-            submitted += 1
-        return submitted
-
-    def _due(self, now: float, load: float) -> Wish | None:
-        if self.waiting:
-            return self.waiting.popleft()
-        wish = self._next = self._next or next(self.coming)
-        moment = (now - self.began) * self.speed + self.skipped
-        if load < LEAST:
-            self.skipped += max(0.0, wish.at - moment)
-        elif load > MOST:
-            self.skipped -= max(0.0, moment - wish.at)
-            return None
-        elif wish.at > moment:
-            return None
-        self._next = None
-        return wish
-
-    def _submit(self, wish: Wish, now: float) -> None:
+    def submit(self, wish: Wish, now: float) -> None:
         scope = self._scope(wish.team, wish.person)
         try:
             job = services.submit(scope=scope, spec=Spec(**asked(wish)))
@@ -95,16 +64,16 @@ class Life:
             due = now + wish.cancelled_after_s / self.speed
             heapq.heappush(self.cancels, (due, next(self._numbers), job.pk, scope))
 
-    def _cancel(self, now: float) -> None:
+    def cancel(self, now: float) -> None:
+        """What is to be cancelled by now."""
         while self.cancels and self.cancels[0][0] <= now:
             _, _, job_id, scope = heapq.heappop(self.cancels)
             job = services.get(job_id, scope=scope)
-            try:
+            with suppress(Problem):  # it has ended before
                 services.cancel(job, scope=scope)
-            except Problem:  # it has ended before
-                continue
 
     def _scope(self, team: Team, person: Person) -> Scope:
+        """As which the person works for the team."""
         key = person.email, team.name
         if key not in self._scopes:
             reach = scopes.of(models.User.objects.get(email=person.email))
@@ -113,6 +82,45 @@ class Life:
             mine = theirs.get(organization__name=team.organization, name=team.name)
             self._scopes[key] = replace(reach, team=mine, organization=mine.organization)
         return self._scopes[key]
+
+
+@dataclass(slots=True)
+class Life:
+    """`skipped` is by how many simulated seconds people are ahead of their time."""
+
+    coming: Iterator[Wish]
+    waiting: deque[Wish]
+    crowd: Crowd
+    began: float = field(default_factory=time.time)
+    skipped: float = 0.0
+    _next: Wish | None = None
+
+    def look(self, now: float) -> int:
+        """Do what is due; returns how many jobs were submitted."""
+        self.crowd.cancel(now)
+        room = _room()
+        load = _asked_for() / max(1, room)
+        submitted = 0
+        while room and submitted < AT_ONCE and (wish := self._due(now, load)):
+            self.crowd.submit(wish, now)
+            load += _size(wish) / room
+            submitted += 1
+        return submitted
+
+    def _due(self, now: float, load: float) -> Wish | None:
+        if self.waiting:
+            return self.waiting.popleft()
+        wish = self._next = self._next or next(self.coming)
+        moment = (now - self.began) * self.crowd.speed + self.skipped
+        if load < LEAST:
+            self.skipped += max(0.0, wish.at - moment)
+        elif load > MOST:
+            self.skipped -= max(0.0, moment - wish.at)
+            return None
+        elif wish.at > moment:
+            return None
+        self._next = None
+        return wish
 
 
 def _room() -> int:

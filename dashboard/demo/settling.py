@@ -45,7 +45,7 @@ def begin(
     with transaction.atomic():
         if User.objects.exists():
             raise Problem("There are people here already: the demonstration begins on an empty data folder.")
-        _settle(password, since - OPENED)
+        settle(password, at=since - OPENED)
         _price(now)
         written = history.write(told, _ground(), begin=since, seed=seed)
         audit.record("demo.begin", "demo", by=None, rows=dict(written))
@@ -57,7 +57,8 @@ def tidy() -> None:
     copying.settle(Job, Attempt, Worker, Allocation, Event, Usage)
 
 
-def _settle(password: str, at: datetime) -> None:
+def settle(password: str, *, at: datetime) -> None:
+    """Everybody of the demonstration, with one password, as if they had come at that moment."""
     secret = make_password(password)
 
     def user(person: Person, *, operator: bool = False) -> User:

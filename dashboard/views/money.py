@@ -82,7 +82,7 @@ def billing_csv(request: HttpRequest) -> StreamingHttpResponse:
 
 _COLUMNS = (
     *("starts", "ends", "seconds", "device_model", "device", "share_thousandths", "price_per_hour", "amount"),
-    *("currency", "job_id", "job", "team", "person"),
+    *("currency", "job_id", "job", "team", "person", "mig_profile"),
 )
 
 
@@ -118,6 +118,7 @@ def _cells(row: Usage) -> list[object]:
         _no_formula(row.job.name),
         _no_formula(row.team.name),
         _no_formula(row.user.email),
+        row.job.profile,
     ]
 
 
@@ -136,7 +137,7 @@ def _line(row: Usage) -> dict[str, Any]:
         "url": present.job_url(row.job_id),
         "by": str(row.user),
         "device_model": row.device.model.name,
-        "share": present.percent(row.units),
+        "share": " · ".join(part for part in (row.job.profile, present.percent(row.units)) if part),
         "starts": row.starts,
         "seconds": row.seconds,
         "span": present.span(row.seconds),

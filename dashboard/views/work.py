@@ -96,7 +96,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "files_url": reverse("job_files", args=[found.pk]),
         "figures": {
             "utilization": charts.utilization(samples, emulated=emulated),
-            "memory": charts.memory(samples, limit_mb=found.memory_mb, emulated=emulated),
+            "memory": charts.memory(samples, limit_mb=found.memory_mb * found.workers, emulated=emulated),
         },
     }
     return render(request, "dashboard/job.html", context)

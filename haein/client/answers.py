@@ -44,7 +44,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job and where it is. Units as in JobSpec; `exit_code` and `signal` are of its newest attempt."""
+    """A job and where it is. Fields and units as in JobSpec; `exit_code` and `signal` are of its newest attempt."""
 
     id: str
     name: str = ""
@@ -56,8 +56,16 @@ class Job:
     variables: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     share: int = 0
+    gpu_memory_mb: int = 0
+    profile: str = ""
+    gpu_model: str = ""
     cpus: float = 0
     memory_mb: int = 0
+    workers: int = 1
+    near: str = "any"
+    near_required: bool = False
+    pool: str = ""
+    labels: tuple[str, ...] = ()
     time_limit_s: int = 0
     retries: int = 0
     priority: int = 0
@@ -90,20 +98,37 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A device that an attempt holds; `share` in thousandths."""
+    """A slice of a device that the worker with the `rank` holds.
+
+    `share` in thousandths: of the device, or of its price where it is a MIG instance. An instance has a `profile` and
+    the memory slice where it starts; `memory_mb` is MiB of the device's memory, None where nobody counts it.
+    """
 
     device: str = ""
     share: int = 0
+    rank: int = 0
+    profile: str = ""
+    start: int | None = None
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of the processes that start together, and the node that it runs on."""
+
+    rank: int = 0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job."""
+    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`."""
 
     id: str = ""
     number: int = 0
     state: str = ""
     node: str = ""
+    workers: tuple[Worker, ...] = ()
     devices: tuple[Held, ...] = ()
     placed_at: datetime | None = None
     started_at: datetime | None = None

@@ -21,6 +21,7 @@ Read = Callable[[yaml.Node, str, Note], Any]
 
 TEXT_TAG = "tag:yaml.org,2002:str"
 NULL_TAG = "tag:yaml.org,2002:null"
+BOOL_TAG = "tag:yaml.org,2002:bool"
 _NUMERIC = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 NAME_PATTERN = r"^(?=.*\S)[^\x00-\x1f\x7f]{1,120}$"
@@ -28,6 +29,10 @@ SHARE_PATTERN = r"^(?!0+(\.0)?\s*%)(100(\.0)?|[0-9]{1,2}(\.[0-9])?)\s*%$"
 MEMORY_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s*(MiB|GiB|TiB|MB|GB|TB)$"
 SPAN_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,6})?\s*(d|h|min|m|s)[\s,]*)+$"
 TAG_PATTERN = r"^[\w.:/-]{1,40}$"
+PROFILE_PATTERN = r"^[1-7]g\.[0-9]{1,3}gb$"
+MODEL_PATTERN = r"^[\w.:/|-]([\w .:/|-]{0,78}[\w.:/|-])?$"
+POOL_PATTERN = r"^[\w.:/-]{1,60}$"
+LABEL_PATTERN = r"^[\w.:/=-]{1,60}$"
 VARIABLE_PATTERN = r"^(?!HAEIN_)[A-Za-z_][A-Za-z0-9_]*$"
 COMMIT_PATTERN = r"^[0-9a-fA-F]{7,64}$"
 
@@ -35,6 +40,7 @@ _BYTES = {"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "MB": 10**6, "GB": 10*
 _SECONDS = {"d": 86_400, "h": 3600, "min": 60, "m": 60, "s": 1}
 MOST_TIME_S = 90 * 86_400
 MOST_COMMAND = 20_000
+NEAR = ("any", "node", "rack", "pod")
 _SCALAR = ["string", "number", "boolean"]
 
 
@@ -128,16 +134,40 @@ def _share(node: yaml.Node, path: str, note: Note) -> int | None:
     return None
 
 
-def _memory(node: yaml.Node, path: str, note: Note) -> int | None:
-    text = text_of(node)
-    if text is None or not re.fullmatch(MEMORY_PATTERN, text):
-        note(node, path, f"is {_shown(node)}: write a size with its unit, for example memory: 2GiB")
+def _size(least: str, most: str, example: str) -> Read:
+    """Reads a size as MiB, the part of one that is left counted as one."""
+
+    def read(node: yaml.Node, path: str, note: Note) -> int | None:
+        text = text_of(node)
+        if text is None or not re.fullmatch(MEMORY_PATTERN, text):
+            note(node, path, f"is {_shown(node)}: write a size with its unit, for example {example}")
+        elif not _mebibytes(least) <= _mebibytes(text) <= _mebibytes(most):
+            note(node, path, f"is {_shown(node)}: from {least} to {most} is possible")
+        else:
+            return _mebibytes(text)
         return None
-    unit = re.sub(r"[0-9.\s]", "", text)
-    megabytes = math.ceil(Decimal(text.removesuffix(unit)) * _BYTES[unit] / (1 << 20))
-    if 64 <= megabytes <= 16 << 20:
-        return megabytes
-    note(node, path, f"is {_shown(node)}: from 64MiB to 16TiB is possible")
+
+    return read
+
+
+def _mebibytes(size: str) -> int:
+    unit = re.sub(r"[0-9.\s]", "", size)
+    return math.ceil(Decimal(size.removesuffix(unit)) * _BYTES[unit] / (1 << 20))
+
+
+def _near(node: yaml.Node, path: str, note: Note) -> str | None:
+    text = text_of(node)
+    if text in NEAR:
+        return text
+    note(node, path, f"is {_shown(node)}: write one of {', '.join(NEAR)}")
+    return None
+
+
+def _yes_or_no(node: yaml.Node, path: str, note: Note) -> bool | None:
+    text = (text_of(node) or "").lower()
+    if node.tag == BOOL_TAG and _plain(node) and text in ("true", "false"):
+        return text == "true"
+    note(node, path, f"is {_shown(node)}: write true or false")
     return None
 
 
@@ -176,17 +206,20 @@ def _command(node: yaml.Node, path: str, note: Note) -> str | None:
     return None
 
 
-def _tags(node: yaml.Node, path: str, note: Note) -> list[str] | None:
-    if not isinstance(node, yaml.SequenceNode):
-        note(node, path, f"is {_shown(node)}: write a list, for example tags: [example]")
-        return None
-    if len(node.value) > 20:
-        note(node, path, f"has {len(node.value)} entries: at most 20 are possible")
-        return None
-    wrong = [tag for tag in node.value if not re.fullmatch(TAG_PATTERN, text_of(tag) or "")]
-    for tag in wrong:
-        note(tag, path, f"has {_shown(tag)}: a tag has 1 to 40 letters, digits, or any of . : / _ -")
-    return None if wrong else [str(tag.value) for tag in node.value]
+def _words(pattern: str, example: str, otherwise: str) -> Read:
+    def read(node: yaml.Node, path: str, note: Note) -> list[str] | None:
+        if not isinstance(node, yaml.SequenceNode):
+            note(node, path, f"is {_shown(node)}: write a list, for example {example}")
+            return None
+        if len(node.value) > 20:
+            note(node, path, f"has {len(node.value)} entries: at most 20 are possible")
+            return None
+        wrong = [word for word in node.value if not re.fullmatch(pattern, text_of(word) or "")]
+        for word in wrong:
+            note(word, path, f"has {_shown(word)}: {otherwise}")
+        return None if wrong else [str(word.value) for word in node.value]
+
+    return read
 
 
 def _variables(node: yaml.Node, path: str, note: Note) -> dict[str, str] | None:
@@ -245,7 +278,7 @@ FIELDS: tuple[Field, ...] = (
         {"type": _SCALAR, "pattern": r"^\S(.*\S)?$"},
     ),
     Field(
-        "gpus", "gpus", "How many devices, all of one machine; 0 is a job on cores only.", "gpus: 1",
+        "gpus", "gpus", "How many devices or instances, all of one machine; 0 is a job on cores only.", "gpus: 1",
         _whole(0, 64, "gpus: 1"), {"type": "integer", "minimum": 0, "maximum": 64}, "resources",
     ),
     Field(
@@ -253,12 +286,51 @@ FIELDS: tuple[Field, ...] = (
         _share, {"type": "string", "pattern": SHARE_PATTERN}, "resources",
     ),
     Field(
+        "gpu_memory", "gpu_memory_mb",
+        "GPU memory of each share: 1MiB to 4TiB. Without it, as large a part as of the device.", "gpu_memory: 20GiB",
+        _size("1MiB", "4TiB", "gpu_memory: 20GiB"), {"type": "string", "pattern": MEMORY_PATTERN}, "resources",
+    ),
+    Field(
+        "profile", "profile", "A MIG profile: each of its GPUs is such an instance.", "profile: 1g.23gb",
+        _text("name a MIG profile", PROFILE_PATTERN, "write a MIG profile, for example profile: 1g.23gb"),
+        {"type": "string", "pattern": PROFILE_PATTERN}, "resources",
+    ),
+    Field(
+        "gpu_model", "gpu_model", "Only GPUs of this model, or of one of these: H100|H200.", "gpu_model: B200",
+        _text("name a model as `haein nodes` does", MODEL_PATTERN, "write a model, for example gpu_model: H100|H200"),
+        {"type": _SCALAR, "pattern": MODEL_PATTERN}, "resources",
+    ),
+    Field(
         "cpus", "cpus", "CPU cores, also parts of one: 0.1 to 1024.", "cpus: 0.5",
         _cores, {"type": "number", "minimum": 0.1, "maximum": 1024}, "resources",
     ),
     Field(
         "memory", "memory_mb", "Memory of all its processes together: 64MiB to 16TiB.", "memory: 1GiB",
-        _memory, {"type": "string", "pattern": MEMORY_PATTERN}, "resources",
+        _size("64MiB", "16TiB", "memory: 2GiB"), {"type": "string", "pattern": MEMORY_PATTERN}, "resources",
+    ),
+    Field(
+        "workers", "workers", "How many start together or not at all; the resources are for each.", "workers: 4",
+        _whole(1, 1024, "workers: 4"), {"type": "integer", "minimum": 1, "maximum": 1024},
+    ),
+    Field(
+        "near", "near", "How near each other the workers are best: on one node, in one rack, in one pod.",
+        "near: rack", _near, {"enum": list(NEAR)},
+    ),
+    Field(
+        "near_required", "near_required", "Whether they wait rather than start farther from each other.",
+        "near_required: true", _yes_or_no, {"type": "boolean"},
+    ),
+    Field(
+        "pool", "pool", "Only nodes of this pool.", "pool: training",
+        _text("name a pool", POOL_PATTERN, "a pool's name has at most 60 letters, digits, or any of . : / _ -"),
+        {"type": _SCALAR, "pattern": POOL_PATTERN},
+    ),
+    Field(
+        "labels", "labels", "Only nodes that have all of these.", "labels: [nvme]",
+        _words(
+            LABEL_PATTERN, "labels: [nvme]", "a label has 1 to 60 letters, digits, or any of . : / = _ -"
+        ),
+        {"type": "array", "maxItems": 20, "items": {"type": _SCALAR, "pattern": LABEL_PATTERN}},
     ),
     Field(
         "time_limit", "time_limit_s",
@@ -281,7 +353,8 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "tags", "tags", "Words to find it by.", "tags: [example]",
-        _tags, {"type": "array", "maxItems": 20, "items": {"type": _SCALAR, "pattern": TAG_PATTERN}},
+        _words(TAG_PATTERN, "tags: [example]", "a tag has 1 to 40 letters, digits, or any of . : / _ -"),
+        {"type": "array", "maxItems": 20, "items": {"type": _SCALAR, "pattern": TAG_PATTERN}},
     ),
     Field(
         "variables", "variables", "Environment variables of its process.", "variables: {EPOCHS: 5}",
@@ -297,7 +370,7 @@ FIELDS: tuple[Field, ...] = (
 
 BY_PATH: Mapping[str, Field] = MappingProxyType({field.path: field for field in FIELDS})
 BY_ATTRIBUTE: Mapping[str, Field] = MappingProxyType({field.into: field for field in FIELDS})
-GROUPS: Mapping[str, str] = MappingProxyType({"resources": "What it holds while it runs."})
+GROUPS: Mapping[str, str] = MappingProxyType({"resources": "What each of its workers holds while it runs."})
 
 FILES_SAYS = (
     "What is put into the job's folder before its first run: a folder beside this file without what .gitignore names,"
@@ -318,5 +391,7 @@ ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "env": "variables", "envs": "variables", "timeout": "time_limit", "max_duration": "time_limit",
         "gpu": "resources.gpus", "accelerators": "resources.gpus", "num_gpus": "resources.gpus",
         "cpu": "resources.cpus", "mem": "resources.memory", "image": "environment",
+        "mig": "resources.profile", "mig_profile": "resources.profile", "nodes": "workers", "num_nodes": "workers",
+        "replicas": "workers", "partition": "pool", "node_labels": "labels", "constraint": "labels",
     }
 )  # fmt: skip

@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Fields that a server of 0.2.0 refuses as unknown, with what asks for nothing: then they are not sent.
+_NEWER: Mapping[str, Any] = {
+    "gpu_memory_mb": 0, "profile": "", "gpu_model": "", "workers": 1, "near": "any", "near_required": False, "pool": "",
+    "labels": [],
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """`share` in thousandths of each GPU, `cpus` in cores, `memory_mb` in MiB, `time_limit_s` in seconds.
+
+    `gpus`, `cpus` and `memory_mb` are for each of `workers`, which start together or not at all: `near` each other
+    ("node", "rack" or "pod") as far as can be, or nowhere else where that is required. `gpus` are whole devices,
+    shares of them with `gpu_memory_mb` MiB of their memory each (0: as large a part of it as of the device), or
+    instances of a MIG `profile` such as "1g.23gb". `gpu_model` ("B200", or "H100|H200" for either), `pool` and `labels`
+    say where.
 
     `upload` is the id of files that were uploaded before; `Client.submit(spec, files=...)` fills it in. The server
     checks every field, and `Client.submit` raises Invalid with a sentence for each that is wrong.
@@ -29,8 +41,17 @@ class JobSpec:
     tags: Sequence[str] = ()
     upload: str | None = None
     cloned_from: str | None = None
+    gpu_memory_mb: int = 0
+    profile: str = ""
+    gpu_model: str = ""
+    workers: int = 1
+    near: str = "any"
+    near_required: bool = False
+    pool: str = ""
+    labels: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The body of POST /jobs."""
         body = {name: getattr(self, name) for name in self.__slots__}
-        return body | {"variables": dict(self.variables), "tags": list(self.tags)}
+        body |= {"variables": dict(self.variables), "tags": list(self.tags), "labels": list(self.labels)}
+        return {name: value for name, value in body.items() if name not in _NEWER or value != _NEWER[name]}

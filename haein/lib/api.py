@@ -177,6 +177,15 @@ class Whole(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class Truth(serializers.BooleanField):
+    """JSON's true or false: neither 1 nor "yes"."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError(_("Give true or false."))
+        return data
+
+
 class Number(serializers.FloatField):
     """A JSON number, finite."""
 

@@ -103,10 +103,10 @@ TEMPLATES: Mapping[Code, str] = {
         "the most memory free beside that share is %(most)s."
     ),
     Code.GANG_NOW: gettext_noop(
-        "Room for %(members)d members at once is needed %(near)s; there is room for %(most)d at most now."
+        "Room for %(members)d workers at once is needed %(near)s; there is room for %(most)d at most now."
     ),
     Code.GANG_NEVER: gettext_noop(
-        "Room for %(members)d members at once is needed %(near)s; even an empty cluster has room for %(most)d at most."
+        "Room for %(members)d workers at once is needed %(near)s; even an empty cluster has room for %(most)d at most."
     ),
     Code.CARVE: gettext_noop("carve %(device)s into %(profiles)s: touches no running job, lets %(jobs)s start"),
     Code.CARVE_REST: gettext_noop(

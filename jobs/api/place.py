@@ -40,12 +40,17 @@ def _node(each: scheduling.Occupied, scope: Scope) -> dict[str, Any]:
         "cpus_used": each.cpus / 1000,
         "memory_mb": each.node.memory_mb,
         "memory_mb_used": each.memory_mb,
+        "pool": each.node.pool,
+        "labels": each.node.labels,
+        "rack": each.node.rack,
+        "pod": each.node.pod,
+        "drained": each.node.drained_at is not None,
         "devices": [_device(device, held, scope) for device, held in each.devices],
     }
 
 
 def _device(device: Device, held: list[Allocation], scope: Scope) -> dict[str, Any]:
-    used = sum(allocation.units for allocation in held)
+    used = sum(shapes.share_of(allocation) for allocation in held)
     return {
         "index": device.index,
         "model": device.model.name,
@@ -61,4 +66,9 @@ def _device(device: Device, held: list[Allocation], scope: Scope) -> dict[str, A
 def _holder(allocation: Allocation, scope: Scope) -> dict[str, Any]:
     job = allocation.attempt.job
     mine = job.team_id in scope.team_ids
-    return {"share": allocation.units, "job": {"id": job.pk, "name": job.name} if mine else None}
+    return {
+        "share": shapes.share_of(allocation),
+        "profile": allocation.profile,
+        "start": allocation.start,
+        "job": {"id": job.pk, "name": job.name} if mine else None,
+    }

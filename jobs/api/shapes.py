@@ -14,7 +14,7 @@ from rest_framework import serializers
 from haein.lib import api
 from haein.tenants.scope import Scope
 from jobs import services, spec, wording
-from jobs.models import Attempt, Event, Job, Upload
+from jobs.models import Allocation, Attempt, Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import State
 
@@ -43,7 +43,12 @@ class _Variables(serializers.DictField):
     examples=[
         OpenApiExample(
             "train", {"name": "train", "command": "python train.py", "gpus": 2, "share": 500, "tags": ["night"]}
-        )
+        ),
+        OpenApiExample("a MIG instance", {"name": "serve", "command": "python serve.py", "profile": "1g.23gb"}),
+        OpenApiExample(
+            "a gang",
+            {"name": "pretrain", "command": "./worker.sh", "workers": 4, "gpus": 8, "cpus": 32.0, "near": "rack"},
+        ),
     ]
 )
 class JobSpec(api.Strict):
@@ -58,9 +63,36 @@ class JobSpec(api.Strict):
     )
     environment = api.Text(required=False, default="python", help_text="a name of /environments, or an image")
     variables = _Variables(child=api.Text(max_length=10_000), required=False, default=dict)
-    gpus = api.Whole(required=False, default=1, min_value=0, max_value=spec.MOST_GPUS)
+    gpus = api.Whole(
+        required=False,
+        default=1,
+        min_value=0,
+        max_value=spec.MOST_GPUS,
+        help_text="GPUs, shares or instances of each worker, all of one node",
+    )
     share = api.Whole(
         required=False, default=1000, min_value=1, max_value=1000, help_text="thousandths of each of its GPUs"
+    )
+    gpu_memory_mb = api.Whole(
+        required=False,
+        default=0,
+        min_value=0,
+        max_value=spec.MOST_GPU_MEMORY_MB,
+        help_text="MiB of GPU memory of each share; 0: as large a part of it as of the device",
+    )
+    profile = api.Text(
+        required=False,
+        default="",
+        max_length=20,
+        pattern="^([1-7]g\\.[0-9]{1,3}gb)?$",
+        help_text="a MIG profile by its name: each of its GPUs is such an instance",
+    )
+    gpu_model = api.Text(
+        required=False,
+        default="",
+        max_length=80,
+        pattern="^[A-Za-z0-9_ .:/|-]*$",
+        help_text="a device model as /nodes names it, or several: H100|H200; empty: any",
     )
     cpus = api.Number(
         required=False,
@@ -71,6 +103,36 @@ class JobSpec(api.Strict):
     )
     memory_mb = api.Whole(
         required=False, default=2048, min_value=64, max_value=spec.MOST_MEMORY_MB, help_text="MiB of host memory"
+    )
+    workers = api.Whole(
+        required=False,
+        default=1,
+        min_value=1,
+        max_value=spec.MOST_WORKERS,
+        help_text="how many start together or not at all; GPUs, cores and memory are for each",
+    )
+    near = serializers.ChoiceField(
+        [near.value for near in spec.Near],
+        required=False,
+        default=spec.Near.ANY.value,
+        help_text="how near each other the workers are best",
+    )
+    near_required = api.Truth(
+        required=False, default=False, help_text="whether they wait rather than start farther from each other"
+    )
+    pool = api.Text(
+        required=False,
+        default="",
+        max_length=60,
+        pattern="^[A-Za-z0-9_.:/-]*$",
+        help_text="only nodes of this pool; empty: any",
+    )
+    labels = serializers.ListField(
+        child=api.Text(min_length=1, max_length=60, pattern="^[A-Za-z0-9_.:/=-]+$"),
+        required=False,
+        default=list,
+        max_length=20,
+        help_text="only nodes that have all of these",
     )
     time_limit_s = api.Whole(required=False, default=3600, min_value=1, max_value=spec.MOST_TIME_S, help_text="seconds")
     retries = api.Whole(required=False, default=0, min_value=0, max_value=20)
@@ -117,8 +179,16 @@ class JobShape(serializers.Serializer[Any]):
     variables = serializers.DictField(child=serializers.CharField(allow_blank=True))
     gpus = serializers.IntegerField()
     share = serializers.IntegerField(help_text="thousandths of each GPU")
+    gpu_memory_mb = serializers.IntegerField(help_text="of each share; 0: as large a part of it as of the device")
+    profile = serializers.CharField(allow_blank=True, help_text="a MIG profile; empty: no instance")
+    gpu_model = serializers.CharField(allow_blank=True, help_text="one, or several: H100|H200; empty: any")
     cpus = serializers.FloatField(help_text="cores")
     memory_mb = serializers.IntegerField()
+    workers = serializers.IntegerField(help_text="GPUs, cores and memory are for each")
+    near = serializers.ChoiceField([near.value for near in spec.Near])
+    near_required = serializers.BooleanField()
+    pool = serializers.CharField(allow_blank=True, help_text="empty: any")
+    labels = serializers.ListField(child=serializers.CharField())
     time_limit_s = serializers.IntegerField()
     retries = serializers.IntegerField()
     priority = serializers.IntegerField()
@@ -164,8 +234,16 @@ def job(row: Job, *, ahead: int | None = None, alone: bool = False) -> dict[str,
         "variables": row.variables,
         "gpus": row.gpus,
         "share": row.share,
+        "gpu_memory_mb": row.gpu_memory_mb,
+        "profile": row.profile,
+        "gpu_model": row.gpu_model,
         "cpus": row.cpus / 1000,
         "memory_mb": row.memory_mb,
+        "workers": row.workers,
+        "near": row.near,
+        "near_required": row.near_required,
+        "pool": row.pool,
+        "labels": row.labels,
         "time_limit_s": row.time_limit_s,
         "retries": row.retries,
         "priority": row.priority,
@@ -190,9 +268,23 @@ def job(row: Job, *, ahead: int | None = None, alone: bool = False) -> dict[str,
     }
 
 
+class _Worker(serializers.Serializer[Any]):
+    rank = serializers.IntegerField()
+    node = serializers.CharField()
+
+
+_SHARE = "thousandths; of a MIG instance, the part of its device's price that it costs"
+
+
 class _Held(serializers.Serializer[Any]):
+    rank = serializers.IntegerField(help_text="of the worker that holds it")
     device = serializers.CharField()
-    share = serializers.IntegerField(help_text="thousandths")
+    share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance; empty: a share or all of it")
+    start = serializers.IntegerField(allow_null=True, help_text="the memory slice where a MIG instance starts")
+    memory_mb = serializers.IntegerField(
+        allow_null=True, help_text="MiB of the device's memory; null for a MIG instance, and where nobody counted it"
+    )
 
 
 class AttemptShape(serializers.Serializer[Any]):
@@ -201,7 +293,8 @@ class AttemptShape(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     number = serializers.IntegerField()
     state = serializers.ChoiceField(Attempt.State.values)
-    node = serializers.CharField()
+    node = serializers.CharField(help_text="of the first worker")
+    workers = _Worker(many=True, help_text="by rank; one, unless it is a gang's")
     devices = _Held(many=True)
     placed_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -218,8 +311,28 @@ def attempt(row: Attempt) -> dict[str, Any]:
         **{name: getattr(row, name) for name in ("cause", "exit_code", "signal", "detail")},
         "id": row.pk,
         "node": row.node.name,
-        "devices": [{"device": str(held.device), "share": held.units} for held in row.allocations.all()],
+        "workers": [
+            {"rank": 0, "node": row.node.name},
+            *({"rank": worker.rank, "node": worker.node.name} for worker in row.workers.all()),
+        ],
+        "devices": [_held(each) for each in sorted(row.allocations.all(), key=lambda each: (each.rank, each.pk))],
     }
+
+
+def _held(row: Allocation) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "device": str(row.device),
+        "share": share_of(row),
+        "profile": row.profile,
+        "start": row.start,
+        "memory_mb": row.memory if row.memory and not row.profile else None,
+    }
+
+
+def share_of(held: Allocation) -> int:
+    """Thousandths: of the device, or of its price where it is a MIG instance, whose units are 56ths."""
+    return held.weight if held.profile else held.units
 
 
 class EventShape(serializers.Serializer[Any]):
@@ -278,7 +391,9 @@ class EnvironmentsShape(serializers.Serializer[Any]):
 
 
 class _Holder(serializers.Serializer[Any]):
-    share = serializers.IntegerField(help_text="thousandths")
+    share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
+    start = serializers.IntegerField(allow_null=True, help_text="the memory slice where a MIG instance starts")
     job = api.Named(allow_null=True, help_text="null: another team's")
 
 
@@ -288,7 +403,7 @@ class _Device(serializers.Serializer[Any]):
     memory_mb = serializers.IntegerField()
     emulated = serializers.BooleanField()
     problem = serializers.CharField(allow_blank=True)
-    used = serializers.IntegerField(help_text="thousandths")
+    used = serializers.IntegerField(help_text="thousandths: the sum of its holders' shares")
     free = serializers.IntegerField(help_text="thousandths")
     holders = _Holder(many=True)
 
@@ -303,6 +418,11 @@ class NodeShape(serializers.Serializer[Any]):
     cpus_used = serializers.FloatField()
     memory_mb = serializers.IntegerField()
     memory_mb_used = serializers.IntegerField()
+    pool = serializers.CharField(allow_blank=True)
+    labels = serializers.ListField(child=serializers.CharField())
+    rack = serializers.CharField(allow_blank=True, help_text="empty: not known")
+    pod = serializers.CharField(allow_blank=True, help_text="empty: not known")
+    drained = serializers.BooleanField(help_text="whether it takes no new work")
     devices = _Device(many=True)
 
 

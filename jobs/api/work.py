@@ -135,7 +135,9 @@ class AttemptsView(Door):
         api.asked(request, api.PageQuery)
         job = found(job_id, self.reach)
         rows = Attempt.objects.seen_by(self.reach).filter(job=job).select_related("node")
-        return api.Pages().answer(request, self, rows.prefetch_related("allocations__device__node"), shapes.attempt)
+        return api.Pages().answer(
+            request, self, rows.prefetch_related("workers__node", "allocations__device__node"), shapes.attempt
+        )
 
 
 class _OldestFirst(api.Pages):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -13,18 +14,19 @@ from pathlib import Path
 import pytest
 
 from haein.client import credentials, following
-from haein.client.cli import PATIENCE_S
+from haein.client.commands.asking import PATIENCE_S
 from tests.client.conftest import Run
 from tests.client.replay import Answer, Asked, job, page, problem, serving, told
 
 ME = {"user": {"id": "1", "email": "alice@acme.test", "name": "Alice"}, "server": {"version": "0.2.0"}}
 ID = job()["id"]
+NEWER = ("profile", "gpu_model", "workers", "near", "near_required", "pool", "labels")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following.Poll, "wait", lambda _self, _most=None: None)
-    monkeypatch.setattr("haein.client.cli.PATIENCE_S", 0.05)
+    monkeypatch.setattr("haein.client.commands.asking.PATIENCE_S", 0.05)
 
 
 # Signing in
@@ -129,6 +131,10 @@ def test_nobody_there_is_6(run: Run) -> None:
         ["submit"],
         ["submit", "--"],
         ["submit", "--gpus", "one", "--", "true"],
+        ["submit", "--profile", "1g", "--", "true"],
+        ["submit", "--gpu-memory", "20", "--", "true"],
+        ["submit", "--workers", "0", "--", "true"],
+        ["submit", "--near", "street", "--", "true"],
         ["submit", "--env", "novalue", "--", "true"],
         ["submit", "--wait", "--follow", "--", "true"],
         ["submit", "--files", "/nowhere", "--", "true"],
@@ -187,6 +193,32 @@ def test_a_job_file_options_and_a_command(run: Run, tmp_path: Path) -> None:
         "tags": ["b"], "upload": "u", "cloned_from": None,
     }  # fmt: skip
     assert ran.out == f"digits (07336688) is queued.\n{job()['url']}\n"
+
+
+def test_slices_and_gangs_by_file_and_by_option(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "train.yaml"
+    place.write_text(
+        "command: true\nresources: {profile: 1g.23gb, gpu_model: B200}\nworkers: 2\nnear: rack\nnear_required: true\n"
+        "pool: slow\nlabels: [a]\n"
+    )
+    seen, answers = submitted({})
+    with serving(answers) as server:  # type: ignore[arg-type]
+        assert run("submit", str(place), url=server.url).code == 0
+        ran = run("submit", str(place), "--profile", "2g.45gb", "--gpu-model", "H100|H200", "--workers", "4", "--near",
+                  "pod", "--no-near-required", "--pool", "fast", "--label", "b", "--label", "c=d",
+                  url=server.url)  # fmt: skip
+        assert ran.code == 0, ran.err
+        run("submit", "--share", "25%", "--gpu-memory", "20GiB", "--near-required", "--", "true", url=server.url)
+    file, options, share = (asked.json for asked in seen)
+    assert {name: file[name] for name in NEWER} == {
+        "profile": "1g.23gb", "gpu_model": "B200", "workers": 2, "near": "rack", "near_required": True, "pool": "slow",
+        "labels": ["a"],
+    }  # fmt: skip
+    assert {name: options[name] for name in NEWER if name in options} == {
+        "profile": "2g.45gb", "gpu_model": "H100|H200", "workers": 4, "near": "pod", "pool": "fast",
+        "labels": ["b", "c=d"],
+    }  # fmt: skip
+    assert (share["share"], share["gpu_memory_mb"], share["near_required"]) == (250, 20_480, True)
 
 
 def test_one_word_behind_the_dashes_is_a_line_for_the_shell(run: Run) -> None:
@@ -288,6 +320,51 @@ def test_ps_shows_open_jobs_unless_asked_otherwise(run: Run) -> None:
     # A name is a name, neither an order to the table nor one to the terminal.
     assert "[red]x[2J " in shown.out
     assert "\x1b" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({"gpus": 0, "share": 1000}, "-"),
+        ({"gpus": 2, "share": 1000}, "2"),
+        ({"gpus": 2, "share": 500}, "2 x 50%"),
+        ({"gpus": 2, "share": 1000, "profile": "1g.23gb"}, "2 x 1g.23gb"),
+        ({"gpus": 8, "share": 1000, "workers": 4}, "4 workers x 8 GPUs"),
+        ({"gpus": 1, "share": 1000, "workers": 4}, "4 workers x 1 GPU"),
+        ({"gpus": 1, "share": 250, "workers": 2}, "2 workers x 1 x 25%"),
+        ({"gpus": 0, "share": 1000, "workers": 2}, "2 workers"),
+    ],
+)
+def test_what_a_job_holds_is_said_in_few_words(run: Run, asked: dict[str, object], shown: str) -> None:
+    with serving(lambda _: page(job(**asked))) as server:
+        line = run("ps", url=server.url).out.splitlines()[1]
+    assert re.split(r"  +", line)[3] == shown
+
+
+def test_a_gang_is_shown_worker_by_worker(run: Run) -> None:
+    devices = [{"rank": rank, "device": f"n{rank}/gpu0", "share": 125, "profile": "1g.23gb", "start": 0}
+               for rank in (0, 1)]  # fmt: skip
+    attempt = {
+        "number": 1, "state": "running", "node": "n0", "devices": devices,
+        "workers": [{"rank": 0, "node": "n0"}, {"rank": 1, "node": "n1"}],
+    }  # fmt: skip
+    asked = {
+        "gpus": 1, "share": 1000, "profile": "1g.23gb", "gpu_model": "B200|H200", "workers": 2, "near": "rack",
+        "near_required": True, "pool": "fast", "labels": ["nvme", "zone=a"],
+    }  # fmt: skip
+
+    def answers(one: Asked) -> Answer:
+        if one.path.endswith("/attempts"):
+            return page(attempt)
+        return page() if one.path.endswith("/events") else told(job(**asked))
+
+    with serving(answers) as server:
+        lines = [re.split(r"  +", line.strip()) for line in run("show", ID, url=server.url).out.splitlines()]
+    for pair in (["GPUs", "2 workers x 1 x 1g.23gb"], ["GPU model", "B200 or H200"], ["Near", "one rack, or they wait"],
+                 ["Pool", "fast"], ["Labels", "nvme, zone=a"]):  # fmt: skip
+        assert pair in lines
+    assert ["1", "running", "n0", "n0/gpu0 1g.23gb"] in lines
+    assert lines[-1] == ["n1", "n1/gpu0 1g.23gb"]
 
 
 # As a process

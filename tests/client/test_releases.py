@@ -13,6 +13,12 @@ from haein.client import Client, Conflict, JobSpec
 from tests.client.conftest import Run
 from tests.client.replay import RELEASES, Server, recorded, serving
 
+# Fields of a job that the first server with an API knew: another is refused by its name.
+KNOWN_TO_ALL = {
+    *("name", "command", "environment", "variables", "gpus", "share", "cpus", "memory_mb", "time_limit_s", "retries"),
+    *("priority", "tags", "upload", "cloned_from"),
+}
+
 
 @pytest.fixture(params=RELEASES, ids=lambda release: release.name)
 def release(request: pytest.FixtureRequest) -> Path:
@@ -50,14 +56,15 @@ def test_every_typed_call(server: Server, job: str, tmp_path: Path) -> None:
         assert [line.text for line in haein.logs(job, tail=1)] == ["hello"]
         assert {file.name: file.type for file in haein.files(job)} == {"out": "folder"}
         assert haein.download(job, "out/model.txt", tmp_path / "model")[0].read_text() == "hello\n"
-        assert [(one.number, one.devices[0].share) for one in haein.attempts(job)] == [(1, 100)]
+        assert [(one.number, one.devices[0].share, one.workers) for one in haein.attempts(job)] == [(1, 100, ())]
         assert [one.new_state for one in haein.events(job)] == ["queued", "starting", "running", "succeeded"]
         assert haein.cost(job).lines[0].share == 100
         assert next(haein.usage()).job is not None
         assert haein.usage_summary().currency
         with pytest.raises(Conflict):
             haein.cancel(job)
-        assert haein.submit(JobSpec("digits", "true")).state == "queued"
+        assert haein.submit(JobSpec("digits", "true", labels=[])).state == "queued"
+        assert set(server.asked[-1].json) == KNOWN_TO_ALL
         haein.revoke_token()
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from haein.cluster.backends.base import Cause, Launch, Phase, Refused, Sight, SliceGrant
+from haein.cluster.backends.base import Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.cluster.backends.simulator.backend import SimulatorBackend
 from haein.cluster.backends.simulator.failures import DAY_S, Failures
 from haein.cluster.backends.simulator.futures import Future, decide
@@ -176,6 +176,49 @@ def test_a_run_is_lost_with_its_node_whose_devices_then_have_a_problem_until_it_
 
 
 # --- what it says and uses ---------------------------------------------------------------------------------------
+
+
+def test_a_gang_is_lost_with_the_first_of_its_nodes_that_fails() -> None:
+    stage = SimulatorStage(tick=0.0, speed=1, seed=3, mean_between_failures_s=5000.0)
+    schedule = Failures(3, 5000.0)
+    names = [f"sim-{number:03}" for number in (2, 3, 4)]
+    first, name = min((schedule.at_or_after(name, 0)[0], name) for name in names)
+    fails = stage.now + first
+    places = tuple(Place(name, (SliceGrant(f"SIM-{name}-0", 0, 1000),)) for name in names)
+    launch = begun(stage, "simulate 30d", places=places, time_limit_s=10**7)
+    stage.now = fails + 0.001
+    sight = stage.look(launch)
+    assert (sight.cause, sight.detail) == (Cause.LOST, f"The node {name} failed (simulated).")
+    assert sight.ended_at == pytest.approx(fails, abs=1e-3)
+    stage.close()
+
+
+def test_a_gang_uses_what_all_of_its_workers_use(paper: SimulatorStage) -> None:
+    names = ("sim-001", "sim-002")
+    places = tuple(Place(name, (SliceGrant(f"SIM-{name}-0", 0, 1000),)) for name in names)
+    launch = begun(paper, "simulate 1h util=80", places=places, cpus=4000)
+    paper.now += 600
+    (reading,) = paper.backend.readings([launch.attempt_id])
+    assert [uuid for uuid, _, _ in reading.devices] == ["SIM-sim-001-0", "SIM-sim-002-0"]
+    assert 2 < (reading.cpu or 0) < 8
+
+
+def test_an_instance_has_its_own_memory_and_no_utilization(paper: SimulatorStage) -> None:
+    instance = SliceGrant("SIM-sim-001-0", 0, 16, memory=14, profile="2g.45gb", start=2)
+    launch = begun(paper, "simulate 1h util=80", places=(paper.place(instance),))
+    paper.now += 600
+    (reading,) = paper.backend.readings([launch.attempt_id])
+    ((_, utilization, memory_mb),) = reading.devices
+    assert utilization is None
+    assert 0 < (memory_mb or 0) <= 183_359 * 14 // 56
+
+
+def test_nodes_say_where_they_stand_and_what_they_are_for(paper: SimulatorStage) -> None:
+    nodes = paper.another(nodes=129).inventory()
+    assert len({node.rack for node in nodes}) == 33
+    assert len({node.pod for node in nodes}) == 5
+    assert sum(node.pool == "serve" for node in nodes) == 16
+    assert {(node.pool, node.labels) for node in nodes} == {("train", ("infiniband",)), ("serve", ("ethernet",))}
 
 
 def test_the_log_says_first_that_it_is_simulated_then_grows_by_a_line_every_five_seconds(paper: SimulatorStage) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import count
 
 from dashboard.demo import life
-from dashboard.demo.life import Life
+from dashboard.demo.life import Crowd, Life
 from dashboard.demo.work import Shape, Wish
 from haein.cluster.registry import backend
 from haein.lib import clock
@@ -38,7 +38,7 @@ def settled(them: Life, now: float) -> None:
 
 def test_what_ran_at_the_end_of_the_month_is_submitted_in_earnest(going_on: list[Wish]) -> None:
     assert going_on
-    them = Life(singles(going_on[0]), deque(going_on), speed=60)
+    them = Life(singles(going_on[0]), deque(going_on), Crowd(60))
     settled(them, them.began)
     jobs = Job.objects.filter(state="queued")
     assert set(jobs.values_list("name", flat=True)) >= {wish.name for wish in going_on}
@@ -49,7 +49,7 @@ def test_what_ran_at_the_end_of_the_month_is_submitted_in_earnest(going_on: list
 
 
 def test_people_come_early_to_an_empty_cluster_and_then_by_the_clock(going_on: list[Wish]) -> None:
-    them = Life(singles(going_on[0]), deque(), speed=60)
+    them = Life(singles(going_on[0]), deque(), Crowd(60))
     settled(them, them.began)
     assert Job.objects.filter(state="queued").count() == math.ceil(life.LEAST * DEVICES)
     assert them.look(them.began + 0.9) == 0
@@ -57,7 +57,7 @@ def test_people_come_early_to_an_empty_cluster_and_then_by_the_clock(going_on: l
 
 
 def test_people_come_late_to_a_full_cluster(going_on: list[Wish]) -> None:
-    them = Life(singles(going_on[0]), deque(), speed=60)
+    them = Life(singles(going_on[0]), deque(), Crowd(60))
     settled(them, them.began)
     settled(them, them.began + 1000)
     assert Job.objects.filter(state="queued").count() == math.floor(life.MOST * DEVICES) + 1
@@ -70,13 +70,21 @@ def test_people_come_late_to_a_full_cluster(going_on: list[Wish]) -> None:
 
 def test_some_of_them_cancel(going_on: list[Wish]) -> None:
     wish = replace(going_on[0], cancelled_after_s=600.0, name="not-for-long")
-    them, now = Life(iter(()), deque([wish]), speed=60), time.time()
-    them._submit(them.waiting.popleft(), now)
+    them, now = Crowd(60), time.time()
+    them.submit(wish, now)
     job = Job.objects.get(name="not-for-long")
-    them._cancel(now + 9.9)
+    them.cancel(now + 9.9)
     assert Job.objects.get(pk=job.pk).state == "queued"
-    them._cancel(now + 10)
+    them.cancel(now + 10)
     job.refresh_from_db()
     assert (job.state, job.reason) == ("cancelled", "cancelled_queued")
     assert job.events.order_by("-id")[0].actor_name == wish.person.name
-    them._cancel(now + 100)
+
+
+def test_who_would_cancel_what_has_ended_is_too_late(going_on: list[Wish]) -> None:
+    them, now = Crowd(60), time.time()
+    them.submit(replace(going_on[0], cancelled_after_s=600.0, name="over-already"), now)
+    Job.objects.filter(name="over-already").update(state="succeeded", ended_at=clock.now())
+    them.cancel(now + 10)
+    assert Job.objects.get(name="over-already").state == "succeeded"
+    assert not them.cancels

@@ -59,7 +59,7 @@ def test_where_no_rack_has_room_a_pod_will_do_unless_the_rack_is_required() -> N
     assert sorted(where(snapshot, gang(2, Near.RACK))) == ["n0", "n2"]
     (refusal,) = plan(snapshot, [gang(2, Near.RACK, required=True)]).refusals
     assert refusal.reason is Reason.NO_CAPACITY_NOW
-    assert refusal.sentence == ("Room for 2 members at once is needed in one rack; there is room for 1 at most now.")
+    assert refusal.sentence == ("Room for 2 workers at once is needed in one rack; there is room for 1 at most now.")
     assert refusal.nearest == gang(1, Near.RACK, required=True)
 
 
@@ -80,7 +80,7 @@ def test_a_node_of_no_known_rack_is_in_no_rack() -> None:
             racks(0, 0),
             gang(3),
             Reason.NEVER_FITS,
-            "Room for 3 members at once is needed in the cluster; even an empty cluster has room for 2 at most.",
+            "Room for 3 workers at once is needed in the cluster; even an empty cluster has room for 2 at most.",
         ),
         (racks(0), gang(2, gpus=5), Reason.NEVER_FITS, "5 GPUs on one node were asked for; the largest node has 4."),
         (racks(0, 0), gang(2), Reason.NO_CAPACITY_NOW, "4 whole GPUs must be free on one node; the best node has 0."),

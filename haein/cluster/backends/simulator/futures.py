@@ -83,7 +83,9 @@ class Future:
     def end(self, wish: float | None) -> End:
         """Its end, if somebody wished at that moment that it stop."""
         if wish is not None:
-            at = wish + max(min(self.grace_s, STOPS_IN_S) / self.speed, SOONEST_STOP_S)
+            at = wish + SOONEST_STOP_S
+            if at >= self.started_at:  # it runs, and takes its time to end
+                at = max(at, wish + min(self.grace_s, STOPS_IN_S) / self.speed)
             if at < self.ended_at:
                 return End(at, Cause.STOPPED, None, "It was asked to end, and did.")
         return End(self.ended_at, Cause[self.cause], self.exit_code, self.detail)

@@ -1,0 +1,1 @@
+"""The commands, by what they are about; haein/client/cli.py puts them together."""

@@ -1,0 +1,104 @@
+"""Where jobs run, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from haein.client import terminal
+from haein.client.commands.asking import Json, Text, complete_job, connect, find_job, results
+from haein.client.exits import BadOption
+
+
+def cost(
+    job: Annotated[Text, typer.Argument(metavar="[JOB]", help="A job.", autocompletion=complete_job)] = None,
+    month: Annotated[Text, typer.Option(help="A month such as 2026-11. Default: this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a job has cost, or what this month has."""
+    from haein.client.answers import Cost, UsageSummary, read
+
+    if job and month:
+        raise BadOption("A job's cost is over all months: leave --month out.")
+    with connect() as haein:
+        told = (
+            haein.get(f"jobs/{find_job(haein, job)}/cost") if job else haein.get("usage/summary", month=month)
+        )  # fmt: skip
+    if as_json:
+        return terminal.out_json(told)
+    if job:
+        bill = read(Cost, told)
+        terminal.table(
+            ["DEVICE", "MODEL", ">SHARE", ">TIME", ">PER HOUR", ">AMOUNT"],
+            [
+                (one.device, one.device_model, terminal.percent(one.share), terminal.span(one.seconds),
+                 str(one.price_per_hour), str(one.amount))
+                for one in bill.lines
+            ],
+        )  # fmt: skip
+        still = f", and {bill.per_hour} an hour while it runs" if bill.running else ""
+        terminal.out(f"Total: {bill.total} {bill.currency}{still}")
+        return None
+    summary = read(UsageSummary, told)
+    terminal.table(
+        ["PERSON", ">GPU HOURS", ">AMOUNT"], [(p.name, str(p.gpu_hours), str(p.amount)) for p in summary.people]
+    )
+    running = f", of which {summary.running} by jobs that still run" if summary.running else ""
+    terminal.out(f"{summary.month}: {summary.total} {summary.currency}{running}")
+    return None
+
+
+def nodes(as_json: Json = False) -> None:
+    """List the cluster's machines and GPUs, and how full they are."""
+    from haein.client.answers import Node, read
+
+    told = results("nodes")
+    if as_json:
+        return terminal.out_json(told)
+    rows = []
+    for node in (read(Node, one) for one in told):
+        name = node.name + ("" if node.present else " (away)")
+        use = f"{terminal.cores(node.cpus_used)} of {terminal.cores(node.cpus)}"
+        memory = f"{terminal.size(node.memory_mb_used << 20)} of {terminal.size(node.memory_mb << 20)}"
+        for device in node.devices:
+            model = device.model + (" (emulated)" if device.emulated else "")
+            rows.append((name, use, memory, str(device.index), model, terminal.percent(device.used), device.problem))
+            name = use = memory = ""
+        if not node.devices:
+            rows.append((name, use, memory, "", "", "", ""))
+    terminal.table(["NODE", "CORES", "MEMORY", ">GPU", "MODEL", ">IN USE", "PROBLEM"], rows)
+    return None
+
+
+def prices(as_json: Json = False) -> None:
+    """List what an hour of each GPU model costs, now and soon."""
+    from haein.client.answers import Price, read
+
+    told = results("prices")
+    if as_json:
+        return terminal.out_json(told)
+    terminal.table(
+        ["MODEL", ">PER HOUR", "CURRENCY", "FROM", "UNTIL"],
+        [
+            (one.device_model, str(one.per_hour), one.currency, terminal.moment(one.valid_from),
+             terminal.moment(one.valid_to))
+            for one in (read(Price, item) for item in told)
+        ],
+    )  # fmt: skip
+    return None
+
+
+def environments(as_json: Json = False) -> None:
+    """List what a job's environment may be."""
+    from haein.client.answers import Environment, read
+
+    told = results("environments")
+    if as_json:
+        return terminal.out_json(told)
+    found = [read(Environment, item) for item in told]
+    terminal.table(
+        ["NAME", "READY", "DESCRIPTION"],
+        [(one.name, "yes" if one.ready else "not yet", one.description) for one in found],
+    )
+    return None

@@ -1,0 +1,181 @@
+"""Looking at jobs, ending them and running them again."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from haein.client import errors, terminal
+from haein.client.commands.asking import NEWEST, JobArgument, JobsArgument, Json, Text, connect, find_job
+from haein.client.exits import FAILED
+
+if TYPE_CHECKING:
+    from haein.client.answers import Attempt, Held, Job
+
+
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Ended ones too.")] = False,
+    state: Annotated[Text, typer.Option(help="Only those that are queued, running, failed...")] = None,
+    tag: Annotated[Text, typer.Option(help="Only those with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids alone.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first: those that have not ended, unless asked otherwise."""
+    from haein.client.answers import Job, read
+
+    wanted = state or (None if everything else "open")
+    with connect() as haein:
+        listed = haein.pages("jobs", state=wanted, tag=tag, limit=min(limit + 1, NEWEST))
+        told = list(itertools.islice(listed, limit + 1))
+    more, told = len(told) > limit, told[:limit]
+    if as_json:
+        return terminal.out_json(told)
+    jobs = [read(Job, one) for one in told]
+    if quiet:
+        for job in jobs:
+            terminal.out(job.id)
+        return None
+    terminal.table(
+        ["ID", "NAME", "STATE", "GPUS", "AGE", "BY", "WHY"],
+        [
+            (job.short_id, job.name, job.state, _held(job), terminal.age(job.created_at), str(job.submitted_by or ""),
+             job.reason if job.state == "queued" else "")
+            for job in jobs
+        ],
+    )  # fmt: skip
+    if more:
+        terminal.say(f"Only the newest {limit} are shown: --limit shows more.")
+    return None
+
+
+def _held(job: Job) -> str:
+    if job.workers == 1:
+        return _held_by_one(job, str(job.gpus)) if job.gpus else "-"
+    if not job.gpus:
+        return f"{job.workers} workers"
+    whole = "1 GPU" if job.gpus == 1 else f"{job.gpus} GPUs"
+    return f"{job.workers} workers x {_held_by_one(job, whole)}"
+
+
+def _held_by_one(job: Job, whole: str) -> str:
+    if job.profile:
+        return f"{job.gpus} x {job.profile}"
+    return whole if job.share == 1000 else f"{job.gpus} x {terminal.percent(job.share)}"
+
+
+def _near(job: Job) -> str:
+    if job.near == "any":
+        return ""
+    return f"one {job.near}, or they wait" if job.near_required else f"one {job.near}, where that can be"
+
+
+def _runs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, ...]]:
+    """A row for each run, and of a gang one for each further worker."""
+    from haein.client.answers import Worker
+
+    for run in attempts:
+        first, *others = [
+            (worker.node, ", ".join(_slice(held) for held in run.devices if held.rank == worker.rank))
+            for worker in run.workers or (Worker(0, run.node),)
+        ]
+        yield (str(run.number), run.state, *first, terminal.moment(run.started_at), terminal.moment(run.ended_at),
+               run.detail or run.cause)  # fmt: skip
+        for other in others:
+            yield "", "", *other, "", "", ""
+
+
+def _slice(held: Held) -> str:
+    return f"{held.device} {held.profile}".strip()
+
+
+def show(job: JobArgument, as_json: Json = False) -> None:
+    """Show a job: what was asked, how far it has come, and why."""
+    from haein.client.answers import Job, read
+
+    with connect() as haein:
+        found = find_job(haein, job)
+        told = haein.get(f"jobs/{found}")
+        if as_json:
+            return terminal.out_json(told)
+        attempts, events = haein.attempts(found), haein.events(found)
+    seen = read(Job, told)
+    ended_with = f"signal {seen.signal}" if seen.signal else "" if seen.exit_code is None else str(seen.exit_code)
+    terminal.pairs(
+        [
+            ("Job", f"{seen.name} ({seen.id})"),
+            ("State", seen.state + (", its end was asked for" if seen.cancel_requested and seen.is_open else "")),
+            ("Why", seen.reason),
+            ("Ahead", "" if seen.ahead is None else str(seen.ahead)),
+            ("Exit", ended_with),
+            ("Command", seen.command),
+            ("Environment", seen.environment),
+            ("GPUs", _held(seen)),
+            ("GPU memory", f"{terminal.size(seen.gpu_memory_mb << 20)} of each" if seen.gpu_memory_mb else ""),
+            ("GPU model", seen.gpu_model.replace("|", " or ")),
+            ("Near", _near(seen)),
+            ("Pool", seen.pool),
+            ("Labels", ", ".join(seen.labels)),
+            ("CPU cores", terminal.cores(seen.cpus)),
+            ("Memory", terminal.size(seen.memory_mb << 20)),
+            ("Time limit", terminal.span(seen.time_limit_s, parts=4)),
+            ("Tags", ", ".join(seen.tags)),
+            ("Variables", "\n".join(f"{name}={value}" for name, value in seen.variables.items())),
+            ("Files", f"{seen.upload.name}, {terminal.size(seen.upload.size)}" if seen.upload else ""),
+            ("Submitted", f"{terminal.moment(seen.created_at)} by {seen.submitted_by}"),
+            ("Started", terminal.moment(seen.started_at)),
+            ("Ended", terminal.moment(seen.ended_at)),
+            ("Page", seen.url),
+        ]
+    )
+    if attempts:
+        terminal.out("")
+        terminal.table([">RUN", "STATE", "NODE", "DEVICES", "STARTED", "ENDED", "CAUSE"], _runs(attempts))
+    if events:
+        terminal.out("")
+        terminal.table(
+            ["WHEN", "STATE", "WHY", "WHO"],
+            [(terminal.moment(one.at), one.new_state, one.reason, one.actor) for one in events],
+        )
+    return None
+
+
+def cancel(
+    jobs: JobsArgument, yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before.")] = False
+) -> None:
+    """Cancel jobs. At a terminal it asks before."""
+    with connect() as haein:
+        found = [find_job(haein, job) for job in jobs]
+        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+            names = ", ".join(f"{seen.name} ({seen.short_id})" for seen in map(haein.job, found))
+            if not typer.confirm(terminal.plain(f"Cancel {names}?"), err=True):
+                terminal.say("Nothing was cancelled.")
+                raise typer.Exit(FAILED)
+        _each(found, haein.cancel)
+
+
+def retry(job: JobArgument) -> None:
+    """Queue an ended job once more, in the same folder."""
+    with connect() as haein:
+        _each([find_job(haein, job)], haein.retry)
+
+
+def _each(found: Iterable[str], act: Any) -> None:
+    """One that can't be does not keep the others from it; the first one's error is the command's."""
+    first: errors.HaeinError | None = None
+    for identifier in found:
+        try:
+            job: Job = act(identifier)
+        except errors.HaeinError as error:
+            if first:
+                terminal.say(f"haein: {error}")
+            first = first or error
+        else:
+            asked = ", its end was asked for" if job.is_open and job.cancel_requested else ""
+            terminal.out(f"{terminal.plain(job.name)} ({job.short_id}) is {job.state}{asked}.")
+    if first:
+        raise first
