@@ -1,20 +1,13 @@
-"""`python -m bench.day`, on services of its own: a day of a thousand devices through the database; one line of JSON."""
+"""A day of a thousand devices through the database, within a process that has Django: main() prints a line of JSON."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from unittest.mock import patch
-
-os.environ |= {"DJANGO_SETTINGS_MODULE": "haein.settings", "HAEIN_BACKEND": "simulator"}
-
-import django
-
-django.setup()
 
 from django.conf import settings
 from django.core.management import call_command
@@ -126,7 +119,3 @@ def told(day: Day) -> dict[str, object]:
         "step_s": STEP_S,
         "seconds_by_part": {name: round(seconds, 1) for name, seconds in day.spent.items()},
     }
-
-
-if __name__ == "__main__":
-    main()
