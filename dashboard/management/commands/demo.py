@@ -34,10 +34,9 @@ class Command(BaseCommand):
         password = options["password_file"].read_text().strip()
         going_on = [] if settling.begun() else self._begin(password)
         address = f"{options['base_url'].rstrip('/')}{reverse('account_login')}"
-        self.stdout.write(
-            f"Sign in at {address} with the password {password} as {people.OPERATOR.email} (the operator) or "
-            f"{people.DEVELOPER.email} (a developer)."
-        )
+        self.stdout.write(f"Sign in at {address} with the password {password}")
+        self.stdout.write(f"  as {people.OPERATOR.email}, the operator,")
+        self.stdout.write(f"  or as {people.DEVELOPER.email}, a developer.")
         life.go_on(_from_now_on(), going_on, speed=settings.HAEIN_SIM_SPEED)
 
     def _begin(self, password: str) -> list[Wish]:
