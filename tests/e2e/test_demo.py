@@ -28,7 +28,8 @@ OF_DEVELOPER = """
 
 def started(house: House) -> tuple[str, str, str]:
     """The password, the operator's and the developer's addresses, as a person reads them off the terminal."""
-    house.up("demo", HAEIN_SIM_NODES="12", HAEIN_SIM_SPEED="60")
+    elsewhere = {"HAEIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "HAEIN_REDIS_URL": "redis://127.0.0.1:1"}
+    house.up("demo", HAEIN_SIM_NODES="12", HAEIN_SIM_SPEED="60", **elsewhere)
 
     def look() -> re.Match[str] | None:
         return re.search(
@@ -84,3 +85,5 @@ def test_the_demonstration_is_alive_and_begins_once(house: House, open_page: Cal
     until(lambda: not house.processes(), "everything is stopped")
     assert started(house) == (password, operator, developer)
     assert rows.ask(HISTORY) == before
+    # Beside it nothing was touched: a real Haein in this folder would not notice.
+    assert {entry.name for entry in house.var.iterdir()} == {"env", "demo"}
