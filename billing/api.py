@@ -28,6 +28,7 @@ from jobs.api import shapes
 from jobs.api.work import READ, found
 
 BILLING = Token.Scope.BILLING_READ
+_SHARE = "thousandths of the device's price"
 _MONTH = r"^20[0-9]{2}-(0[1-9]|1[0-2])$"
 
 
@@ -81,7 +82,8 @@ class QuoteView(Door):
 class _CostLine(serializers.Serializer[Any]):
     device = serializers.CharField()
     device_model = serializers.CharField()
-    share = serializers.IntegerField(help_text="thousandths")
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
+    share = serializers.IntegerField(help_text=_SHARE)
     seconds = serializers.IntegerField()
     price_per_hour = Money()
     amount = Money()
@@ -114,6 +116,7 @@ class CostView(Door):
                     {
                         "device": line.device,
                         "device_model": line.model,
+                        "profile": line.profile,
                         "share": line.units,
                         "seconds": line.seconds,
                         "price_per_hour": amount(line.per_hour),
@@ -151,8 +154,8 @@ class UsageLine(serializers.Serializer[Any]):
     seconds = serializers.IntegerField()
     device = serializers.CharField()
     device_model = serializers.CharField()
-    share = serializers.IntegerField(help_text="thousandths of the device's price")
-    profile = serializers.CharField(help_text="of a MIG instance, else empty")
+    share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
     price_per_hour = Money()
     amount = Money()
     currency = serializers.CharField()

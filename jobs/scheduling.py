@@ -375,7 +375,9 @@ def _why_placed(
 ) -> moves.Why:
     """Where it goes, and what is carved for it."""
     values = {"where": where(workers, nodes, devices)}
-    touched = [grant.device_id for placement in workers for grant in placement.grants if grant.device_id in carved]
+    # A device that is carved for two of its workers is said once.
+    held = dict.fromkeys(grant.device_id for placement in workers for grant in placement.grants)
+    touched = [device_id for device_id in held if device_id in carved]
     if not touched:
         return moves.Why("placed", values, attempt=attempt)
     sentences_of = [carved[device_id].sentence for device_id in touched[:MOST_NAMED]]

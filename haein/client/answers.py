@@ -106,6 +106,7 @@ class Held:
 
     device: str = ""
     share: int = 0
+    emulated: bool = False
     rank: int = 0
     profile: str = ""
     start: int | None = None
@@ -191,10 +192,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """What one device cost; `share` in thousandths."""
+    """What one slice cost; `share` in thousandths of its device's price, `profile` of a MIG instance."""
 
     device: str = ""
     device_model: str = ""
+    profile: str = ""
     share: int = 0
     seconds: int = 0
     price_per_hour: Decimal = Decimal(0)
@@ -214,13 +216,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """What was held from when to when, and what it cost; the interval is half open."""
+    """What was held from when to when, and what it cost; `share` and `profile` as in CostLine. Half open."""
 
     starts: datetime | None = None
     ends: datetime | None = None
     seconds: int = 0
     device_model: str = ""
     device: str = ""
+    profile: str = ""
     share: int = 0
     price_per_hour: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)
@@ -261,9 +264,11 @@ class UsageSummary:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a part of a device; `job` is None when it is another team's."""
+    """Who holds a slice of a device; `job` is None when it is another team's. Fields as in Held."""
 
     share: int = 0
+    profile: str = ""
+    start: int | None = None
     job: Named | None = None
 
 
@@ -283,7 +288,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster; cores, and memory in MiB."""
+    """A machine of the cluster; cores, and memory in MiB. One that is `drained` takes no new work."""
 
     name: str = ""
     present: bool = True
@@ -292,6 +297,11 @@ class Node:
     cpus_used: float = 0
     memory_mb: int = 0
     memory_mb_used: int = 0
+    pool: str = ""
+    labels: tuple[str, ...] = ()
+    rack: str = ""
+    pod: str = ""
+    drained: bool = False
     devices: tuple[Device, ...] = ()
 
 

@@ -279,6 +279,7 @@ _SHARE = "thousandths; of a MIG instance, the part of its device's price that it
 class _Held(serializers.Serializer[Any]):
     rank = serializers.IntegerField(help_text="of the worker that holds it")
     device = serializers.CharField()
+    emulated = serializers.BooleanField(help_text="whether the device is not a real one")
     share = serializers.IntegerField(help_text=_SHARE)
     profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance; empty: a share or all of it")
     start = serializers.IntegerField(allow_null=True, help_text="the memory slice where a MIG instance starts")
@@ -323,6 +324,7 @@ def _held(row: Allocation) -> dict[str, Any]:
     return {
         "rank": row.rank,
         "device": str(row.device),
+        "emulated": row.device.emulated,
         "share": share_of(row),
         "profile": row.profile,
         "start": row.start,

@@ -204,5 +204,6 @@ def test_nodes_tell_whose_only_to_those_who_may_know(
         (node,) = program.get("nodes").json()["results"]
         return [holder for device in node["devices"] for holder in device["holders"]]
 
-    assert holders(alices) == [{"share": 250, "job": {"id": job["id"], "name": "secret-name"}}]
-    assert holders(Program(charlie)) == [{"share": 250, "job": None}]
+    share = {"share": 250, "profile": "", "start": None}
+    assert holders(alices) == [{**share, "job": {"id": job["id"], "name": "secret-name"}}]
+    assert holders(Program(charlie)) == [{**share, "job": None}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import pytest
 
 from billing import prices
 from haein.client.answers import Attempt as ReadAttempt
+from haein.client.answers import Cost as ReadCost
 from haein.client.answers import Job as ReadJob
 from haein.client.answers import read
 from haein.client.job_file import JobFile
 from haein.client.spec import JobSpec
 from haein.cluster import inventory, registry
-from haein.cluster.models import Device, Node
+from haein.cluster.models import Node
 from haein.lib import clock
-from jobs.models import Allocation, Attempt, Job, Worker
+from haein.placement import mig
+from jobs import scheduling
+from jobs.models import Allocation, Attempt, Job
 from tests.cast import ASKED, Person, Program, fields_of
 
 ROOT = Path(__file__).parents[2]
@@ -94,57 +98,93 @@ def test_a_profile_that_there_is_none_of_is_told_which_there_are(rehearsal: None
     assert "1g.23gb" in error["detail"]
 
 
-def held(job: dict[str, Any], node: str, rank: int, **what: Any) -> None:
-    """A slice of the node's first device, in the job's one attempt."""
-    device = Device.objects.get(node__name=node, index=0)
-    attempt, made = Attempt.objects.get_or_create(
-        job_id=job["id"],
-        number=1,
-        defaults={"node": device.node, "cpus": 100, "memory_mb": 256, "placed_at": clock.now()},
-    )
-    if not made:
-        Worker.objects.create(attempt=attempt, rank=rank, node=device.node)
-    Allocation.objects.create(attempt=attempt, rank=rank, device=device, held_from=clock.now(), **what)
+@pytest.mark.parametrize(
+    ("asked", "field"), [({"workers": 2}, "workers"), ({"profile": "1g.23gb"}, "profile")], ids=["gang", "slice"]
+)
+def test_one_machine_refuses_what_it_has_not(cluster: None, alices: Program, asked: dict[str, Any], field: str) -> None:
+    for where in ("jobs", "quote"):
+        assert fields_of(alices.post(where, {**ASKED, **asked})) == {field}
+
+
+@pytest.mark.parametrize(
+    ("asked", "hour"),
+    [(SLICE, "1.000000"), ({**SHARE, "gpu_model": ""}, "0.944000"), (GANG, "128.000000"), ({}, "4.000000")],
+    ids=["slice", "share", "gang", "whole"],
+)
+def test_a_quote_is_for_all_that_is_asked_for(
+    rehearsal: None, alices: Program, asked: dict[str, Any], hour: str
+) -> None:
+    told = alices.post("quote", {**ASKED, **asked}).json()
+    assert told["per_hour"] == {"least": hour, "most": hour}
+    assert told["starts"].startswith("Room is free")
+
+
+def placed(alices: Program, **asked: Any) -> tuple[dict[str, Any], Any]:
+    """The job's one attempt, as it is told after a pass, and the node of the device that each rank holds first."""
+    job = alices.post("jobs", {**ASKED, **asked}).json()
+    assert scheduling.run_pass(now=clock.now(), ready=frozenset({"python"})) == 1
+    (told,) = alices.get(f"jobs/{job['id']}/attempts").json()["results"]
+    return told, read(ReadAttempt, told)
 
 
 def test_an_attempt_names_its_workers_and_what_each_holds(rehearsal: None, alices: Program) -> None:
-    job = alices.post("jobs", {**ASKED, "workers": 2}).json()
-    held(job, "sim-002", 0, units=250, memory=40_960, weight=250)
-    held(job, "sim-001", 1, units=250, memory=40_960, weight=250)
-    (told,) = alices.get(f"jobs/{job['id']}/attempts").json()["results"]
-    assert (told["node"], told["workers"]) == (
-        "sim-002", [{"rank": 0, "node": "sim-002"}, {"rank": 1, "node": "sim-001"}]
-    )  # fmt: skip
-    share = {"share": 250, "profile": "", "start": None, "memory_mb": 40_960}
-    assert told["devices"] == [
-        {"rank": 0, "device": "sim-002/gpu0", **share}, {"rank": 1, "device": "sim-001/gpu0", **share}
-    ]  # fmt: skip
-    assert [(one.rank, one.node) for one in read(ReadAttempt, told).workers] == [(0, "sim-002"), (1, "sim-001")]
+    told, seen = placed(alices, **GANG)
+    nodes = [worker["node"] for worker in told["workers"]]
+    assert [worker["rank"] for worker in told["workers"]] == [0, 1, 2, 3]
+    assert (len(set(nodes)), told["node"]) == (4, nodes[0])
+    assert sorted(nodes) == ["sim-001", "sim-002", "sim-003", "sim-004"]  # the one rack of four
+    assert [(held["rank"], held["device"]) for held in told["devices"]] == [
+        (rank, f"{node}/gpu{index}") for rank, node in enumerate(nodes) for index in range(8)
+    ]
+    assert [(worker.rank, worker.node) for worker in seen.workers] == list(enumerate(nodes))
+
+
+def test_a_share_tells_its_memory(rehearsal: None, alices: Program) -> None:
+    told, seen = placed(alices, **{**SHARE, "gpu_model": ""})
+    (held,) = told["devices"]
+    assert held == {
+        "rank": 0,
+        "device": "sim-001/gpu0",
+        "emulated": True,
+        "share": 250,
+        "profile": "",
+        "start": None,
+        "memory_mb": 40_960,
+    }
+    assert (told["workers"], seen.devices[0].memory_mb) == ([{"rank": 0, "node": "sim-001"}], 40_960)
 
 
 def test_the_share_of_an_instance_is_what_it_costs(rehearsal: None, alices: Program, charlie: Person) -> None:
-    job = alices.post("jobs", {**ASKED, **SLICE}).json()
-    held(job, "sim-001", 0, units=8, memory=7, profile="1g.23gb", start=6, weight=125)
-    (told,) = alices.get(f"jobs/{job['id']}/attempts").json()["results"]
-    assert told["devices"] == [
-        {"rank": 0, "device": "sim-001/gpu0", "share": 125, "profile": "1g.23gb", "start": 6, "memory_mb": None}
-    ]
-    for reader, name in ((alices, job["name"]), (Program(charlie), None)):
+    told, seen = placed(alices, name="serve", gpus=1, profile="2g.45gb")
+    (held,) = told["devices"]
+    assert (held["share"], held["profile"], held["memory_mb"]) == (250, "2g.45gb", None)
+    assert seen.devices[0].start == held["start"] in (0, 2, 4)
+    for reader, name in ((alices, "serve"), (Program(charlie), None)):
         device = reader.get("nodes").json()["results"][0]["devices"][0]
         (holder,) = device["holders"]
-        assert (device["used"], device["free"]) == (125, 875)
-        assert (holder["share"], holder["profile"], holder["start"]) == (125, "1g.23gb", 6)
+        assert (device["used"], device["free"]) == (250, 750)
+        assert (holder["share"], holder["profile"], holder["start"]) == (250, "2g.45gb", held["start"])
         assert (holder["job"] and holder["job"]["name"]) == name
 
 
+def test_a_cost_names_the_instance(rehearsal: None, alices: Program) -> None:
+    placed(alices, **SLICE)
+    now = clock.now()
+    Allocation.objects.update(billable_from=now - timedelta(hours=1), held_from=now - timedelta(hours=1))
+    Attempt.objects.update(state="running", started_at=now - timedelta(hours=1))
+    Job.objects.update(state="running", started_at=now - timedelta(hours=1))
+    told = alices.get(f"jobs/{Job.objects.get().pk}/cost").json()
+    assert told["per_hour"] == "1.000000"
+    assert [(line["profile"], line["share"]) for line in told["lines"]] == [("1g.23gb", 125)] * 2
+    assert [line.profile for line in read(ReadCost, told).lines] == ["1g.23gb"] * 2
+
+
 def test_a_node_tells_by_which_words_it_is_asked_for(rehearsal: None, alices: Program) -> None:
-    Node.objects.filter(name="sim-001").update(
-        pool="training", labels=["nvme"], rack="r1", pod="p1", drained_at=clock.now()
-    )
+    Node.objects.filter(name="sim-002").update(drained_at=clock.now())
     first, second = alices.get("nodes").json()["results"][:2]
     words = ("pool", "labels", "rack", "pod", "drained")
-    assert [first[word] for word in words] == ["training", ["nvme"], "r1", "p1", True]
-    assert second["drained"] is False
+    assert [first[word] for word in words] == ["train", ["infiniband"], "rack-01", "pod-1", False]
+    assert second["drained"] is True
 
 
 def job_files() -> list[str]:
@@ -164,3 +204,11 @@ def test_the_job_files_of_the_docs_are_accepted(rehearsal: None, alices: Program
     for name in ("gpus", "share", "gpu_memory_mb", "profile", "workers", "near", "near_required", "pool"):
         assert getattr(job, name) == getattr(spec, name)
     assert list(job.labels) == list(spec.labels)
+
+
+def test_the_docs_name_every_profile() -> None:
+    page = (ROOT / "docs/jobs.md").read_text()
+    for model, profiles in mig.MODELS.items():
+        if model in ("A100-80GB", "H100", "H200", "B200"):
+            (row,) = re.findall(rf"^\| (?:.*, )?{model}(?:, .*)? \| (.*) \|$", page, re.M)
+            assert set(re.findall(r"`(.*?)`", row)) == set(profiles)

@@ -342,7 +342,8 @@ def test_what_a_job_holds_is_said_in_few_words(run: Run, asked: dict[str, object
 
 
 def test_a_gang_is_shown_worker_by_worker(run: Run) -> None:
-    devices = [{"rank": rank, "device": f"n{rank}/gpu0", "share": 125, "profile": "1g.23gb", "start": 0}
+    devices = [{"rank": rank, "device": f"n{rank}/gpu0", "share": 125, "profile": "1g.23gb", "start": 0,
+                "emulated": rank == 1}
                for rank in (0, 1)]  # fmt: skip
     attempt = {
         "number": 1, "state": "running", "node": "n0", "devices": devices,
@@ -364,7 +365,17 @@ def test_a_gang_is_shown_worker_by_worker(run: Run) -> None:
                  ["Pool", "fast"], ["Labels", "nvme, zone=a"]):  # fmt: skip
         assert pair in lines
     assert ["1", "running", "n0", "n0/gpu0 1g.23gb"] in lines
-    assert lines[-1] == ["n1", "n1/gpu0 1g.23gb"]
+    assert lines[-1] == ["n1", "n1/gpu0 1g.23gb (emulated)"]
+
+
+def test_nodes_are_told_with_the_words_that_jobs_ask_for(run: Run) -> None:
+    device = {"index": 0, "model": "B200", "emulated": True, "used": 125, "free": 875, "holders": []}
+    node = {"name": "n1", "pool": "train", "labels": ["nvme", "zone=a"], "drained": True, "devices": [device, device]}
+    with serving(lambda _: page(node)) as server:
+        first, second = run("nodes", url=server.url).out.splitlines()[1:]
+    assert re.split(r"  +", first)[:3] == ["n1 (drained)", "train", "nvme, zone=a"]
+    assert "B200 (emulated)" in second
+    assert "train" not in second
 
 
 # As a process

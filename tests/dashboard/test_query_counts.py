@@ -29,7 +29,7 @@ MOST = {
     "/api/v1/jobs/{running}": 6,
     "/api/v1/jobs/{queued}": 12,
     "/api/v1/jobs/{running}/events": 6,
-    "/api/v1/jobs/{running}/attempts": 8,
+    "/api/v1/jobs/{running}/attempts": 9,
     "/api/v1/usage": 5,
     "/api/v1/usage/summary": 10,
     "/api/v1/nodes": 8,

@@ -32,8 +32,8 @@ def cost(
         terminal.table(
             ["DEVICE", "MODEL", ">SHARE", ">TIME", ">PER HOUR", ">AMOUNT"],
             [
-                (one.device, one.device_model, terminal.percent(one.share), terminal.span(one.seconds),
-                 str(one.price_per_hour), str(one.amount))
+                (f"{one.device} {one.profile}".strip(), one.device_model, terminal.percent(one.share),
+                 terminal.span(one.seconds), str(one.price_per_hour), str(one.amount))
                 for one in bill.lines
             ],
         )  # fmt: skip
@@ -58,16 +58,18 @@ def nodes(as_json: Json = False) -> None:
         return terminal.out_json(told)
     rows = []
     for node in (read(Node, one) for one in told):
-        name = node.name + ("" if node.present else " (away)")
+        name = node.name + (" (away)" if not node.present else " (drained)" if node.drained else "")
+        words = (node.pool, ", ".join(node.labels))
         use = f"{terminal.cores(node.cpus_used)} of {terminal.cores(node.cpus)}"
         memory = f"{terminal.size(node.memory_mb_used << 20)} of {terminal.size(node.memory_mb << 20)}"
         for device in node.devices:
             model = device.model + (" (emulated)" if device.emulated else "")
-            rows.append((name, use, memory, str(device.index), model, terminal.percent(device.used), device.problem))
-            name = use = memory = ""
+            part = (str(device.index), model, terminal.percent(device.used), device.problem)
+            rows.append((name, *words, use, memory, *part))
+            name, words, use, memory = "", ("", ""), "", ""
         if not node.devices:
-            rows.append((name, use, memory, "", "", "", ""))
-    terminal.table(["NODE", "CORES", "MEMORY", ">GPU", "MODEL", ">IN USE", "PROBLEM"], rows)
+            rows.append((name, *words, use, memory, "", "", "", ""))
+    terminal.table(["NODE", "POOL", "LABELS", "CORES", "MEMORY", ">GPU", "MODEL", ">IN USE", "PROBLEM"], rows)
     return None
 
 

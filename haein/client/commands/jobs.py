@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +80,7 @@ def _runs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, ...]]:
 
     for run in attempts:
         first, *others = [
-            (worker.node, ", ".join(_slice(held) for held in run.devices if held.rank == worker.rank))
+            (worker.node, _slices([held for held in run.devices if held.rank == worker.rank]))
             for worker in run.workers or (Worker(0, run.node),)
         ]
         yield (str(run.number), run.state, *first, terminal.moment(run.started_at), terminal.moment(run.ended_at),
@@ -89,8 +89,9 @@ def _runs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, ...]]:
             yield "", "", *other, "", "", ""
 
 
-def _slice(held: Held) -> str:
-    return f"{held.device} {held.profile}".strip()
+def _slices(held: Sequence[Held]) -> str:
+    named = ", ".join(f"{one.device} {one.profile}".strip() for one in held)
+    return f"{named} (emulated)" if any(one.emulated for one in held) else named
 
 
 def show(job: JobArgument, as_json: Json = False) -> None:
