@@ -31,8 +31,9 @@ from jobs.states import OPEN
 
 log = structlog.get_logger(__name__)
 
-# What is asked for, of all that there is: below the first, people come sooner than they would; above the second, later.
-LEAST, MOST = 0.72, 0.92
+# What is asked for, of all that there is: below the first, people come sooner than they would; above the second, those
+# who want more than one device do not come at all.
+LEAST, MOST, SMALL = 0.70, 0.85, 1000
 LOOK_S, AT_ONCE = 1.0, 15
 
 
@@ -110,17 +111,15 @@ class Life:
     def _due(self, now: float, load: float) -> Wish | None:
         if self.waiting:
             return self.waiting.popleft()
-        wish = self._next = self._next or next(self.coming)
-        moment = (now - self.began) * self.crowd.speed + self.skipped
-        if load < LEAST:
+        while True:
+            wish = self._next = self._next or next(self.coming)
+            moment = (now - self.began) * self.crowd.speed + self.skipped
+            if wish.at > moment and load >= LEAST:
+                return None
+            self._next = None
             self.skipped += max(0.0, wish.at - moment)
-        elif load > MOST:
-            self.skipped -= max(0.0, moment - wish.at)
-            return None
-        elif wish.at > moment:
-            return None
-        self._next = None
-        return wish
+            if load <= MOST or _size(wish) <= SMALL:
+                return wish
 
 
 def _room() -> int:

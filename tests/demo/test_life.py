@@ -23,11 +23,11 @@ READY = frozenset({"python"})
 DEVICES = NODES * 8
 
 
-def singles(like: Wish) -> Iterator[Wish]:
-    """One a simulated minute, for one device each."""
+def singles(like: Wish, *, gpus: int = 1) -> Iterator[Wish]:
+    """One a simulated minute, for so many devices each."""
     for number in count(1):
         yield replace(
-            like, number=number, at=number * 60.0, shape=Shape(), name=f"one-{number}", cancelled_after_s=None
+            like, number=number, at=number * 60.0, shape=Shape(gpus), name=f"one-{number}", cancelled_after_s=None
         )
 
 
@@ -56,16 +56,17 @@ def test_people_come_early_to_an_empty_cluster_and_then_by_the_clock(going_on: l
     assert them.look(them.began + 1.1) == 1
 
 
-def test_people_come_late_to_a_full_cluster(going_on: list[Wish]) -> None:
-    them = Life(singles(going_on[0]), deque(), Crowd(60))
-    settled(them, them.began)
-    settled(them, them.began + 1000)
-    assert Job.objects.filter(state="queued").count() == math.floor(life.MOST * DEVICES) + 1
-    Job.objects.filter(state="queued").update(state="cancelled", ended_at=clock.now())
-    settled(them, them.began + 1000)
-    waited = Job.objects.filter(state="queued").count()
-    # Whoever would have come meanwhile comes now, and not a thousand of them at once.
-    assert waited == math.ceil(life.LEAST * DEVICES)
+def test_only_small_jobs_come_to_a_full_cluster(going_on: list[Wish]) -> None:
+    them = Life(singles(going_on[0], gpus=2), deque(), Crowd(60))
+    later = them.began + 1000  # a thousand are due by then
+    settled(them, later)
+    full = Job.objects.filter(state="queued").count()
+    assert 2 * full == math.floor(life.MOST * DEVICES / 2) * 2 + 2
+    assert them.look(later) == 0
+    them.coming = singles(going_on[0])
+    them._next = None
+    assert them.look(later) == life.AT_ONCE
+    assert Job.objects.filter(state="queued", gpus=1).count() == life.AT_ONCE
 
 
 def test_some_of_them_cancel(going_on: list[Wish]) -> None:
