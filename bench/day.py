@@ -27,7 +27,7 @@ from haein.placement.model import Grant
 from jobs import lifecycle, scheduling
 from jobs.models import Allocation, Job
 
-STEP_S, CHECK_EVERY = 30, 120  # seconds; steps
+STEP_S, LOOK_EVERY, CHECK_EVERY = 30, 4, 120  # seconds; steps
 READY = frozenset({"python"})
 
 
@@ -51,7 +51,8 @@ class Day:
         for step in range(1, work.DAY // STEP_S + 1):
             self.moment = self.begin + step * STEP_S
             self._time("submit", self._submit)
-            self._time("inventory", lambda: inventory.refresh(self.backend.inventory(), now=self.now()))
+            if step % LOOK_EVERY == 0:
+                self._time("inventory", lambda: inventory.refresh(self.backend.inventory(), now=self.now()))
             self._time("observe", lambda: lifecycle.observe(self.backend, now=self.now()))
             self._time("decide", self._decide)
             self._time("launch", lambda: lifecycle.launch(self.backend, now=self.now()))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 
-from dashboard.demo.work import DAY, Shape, Wish
+from dashboard.demo.work import DAY, DEVICES, Shape, Wish
 from haein.cluster.backends.base import Cause, NodeFact
 from haein.cluster.backends.simulator.failures import Failures
 from haein.cluster.backends.simulator.futures import LONGEST_START_S, START_MEDIAN_S, START_SPREAD, STOPS_IN_S
@@ -256,7 +256,9 @@ class _World:
             del self._on[placement.node_id][course.wish.number]
         shape = course.wish.shape
         self.held += (self.now - attempt.placed_at) * shape.gpus * shape.part * shape.workers
-        self._refused.clear()
+        emptied = any(not self._on[placement.node_id] for placement in attempt.placements)
+        # Whoever wants whole nodes has no more room than before, unless one of them is empty now.
+        self._refused = set() if emptied else {each for each in self._refused if each.gpus == DEVICES}
         self._judge(course, attempt)
 
     def _judge(self, course: Course, attempt: Attempt) -> None:
