@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 # What is asked for, of all that there is: below the first, people come sooner than they would; above the second, those
 # who want more than one device do not come at all.
 LEAST, MOST, SMALL = 0.70, 0.85, 1000
-LOOK_S, AT_ONCE = 1.0, 15
+LOOK_S, AT_ONCE = 1.0, 30
 
 
 def go_on(coming: Iterator[Wish], going_on: Iterable[Wish], *, speed: int) -> NoReturn:

@@ -137,10 +137,10 @@ class Kind:
 _MIG = {"1g.23gb": 34, "1g.45gb": 8, "2g.45gb": 26, "3g.90gb": 22, "4g.90gb": 4, "7g.180gb": 6}
 KINDS: Mapping[str, Kind] = {
     people.GANGS: Kind(
-        a_day=24,
+        a_day=26,
         rhythm=OFFICE,
         weekend=0.7,
-        shapes={Shape(8, workers=n, near="pod", pool="train"): w for n, w in ((2, 32), (4, 30), (8, 25), (16, 13))},
+        shapes={Shape(8, workers=n, near="pod", pool="train"): w for n, w in ((2, 36), (4, 34), (8, 22), (16, 8))},
         durations=GANG_S,
         priority=10,
         retries=2,

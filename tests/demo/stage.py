@@ -9,8 +9,6 @@ from dashboard.demo import work
 from dashboard.demo.work import DAY, Wish
 from haein.cluster.backends.base import DeviceFact, NodeFact
 
-__all__ = ["DAY", "MONDAY", "facts", "wishes"]
-
 MONDAY = datetime(2026, 6, 1, 3, tzinfo=UTC)
 MEMORY_MB = 183_359
 

@@ -10,12 +10,13 @@ import pytest
 
 from dashboard.demo import month, work
 from dashboard.demo.month import Course, Month
+from dashboard.demo.work import DAY
 from haein.cluster.backends.base import Cause
 from haein.placement import books
 from haein.placement.cluster import Cluster
 from haein.placement.ledger import Kind
 from haein.placement.model import Grant
-from tests.demo.stage import DAY, MONDAY, facts
+from tests.demo.stage import MONDAY, facts
 
 NODES, DAYS = 12, 6
 

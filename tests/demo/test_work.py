@@ -10,8 +10,9 @@ import pytest
 
 from dashboard.demo import people, work
 from dashboard.demo.history import asked
+from dashboard.demo.work import DAY
 from jobs.spec import Spec
-from tests.demo.stage import DAY, MONDAY, wishes
+from tests.demo.stage import MONDAY, wishes
 
 
 def test_the_same_seed_asks_for_the_same() -> None:
