@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from bench import api, churn, latency, month, packing, rest, start
+from bench import api, churn, cluster_page, latency, month, packing, rest, start
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
@@ -23,6 +23,10 @@ BENCHMARKS = {
     "rest_submits_per_s": api.rest_submits,
     "list_ms": api.lists,
     "logs_mb_per_s": api.logs,
+    "cluster_page_ms": cluster_page.page,
+    "cluster_page_10k_ms": cluster_page.page_10k,
+    "cluster_frame_ms": cluster_page.frame,
+    "cluster_draw_ms": cluster_page.draw,
 }
 
 

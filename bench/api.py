@@ -97,22 +97,25 @@ def lists() -> Figure:
         rows = Rows(house.var)
         until(lambda: rows.ask("SELECT FROM cluster_device"), "the cluster has reported")
         os.kill(house.pid("worker"), signal.SIGSTOP)  # it would try to run what is written below
-        _history(house, HISTORY)
+        shell(house, HISTORY)
         token = token_of(house, "operator@localhost")
         ((count,),) = rows.ask("SELECT count(*) FROM jobs_job")
         ((job,),) = rows.ask("SELECT id FROM jobs_job WHERE state = 'succeeded' ORDER BY id DESC LIMIT 1")
-        by_page = {page: _looks(visitor, token, page.replace("{id}", str(job))) for page in PAGES}
+        by_page = {page: looks(visitor, token, page.replace("{id}", str(job))) for page in PAGES}
     worst = max(percentile(times, 95) for times in by_page.values())
     detail = {"jobs": count, **{page: summary(times) for page, times in by_page.items()}}
     return Figure(round(worst, 1), "ms", 100, detail, besides=count >= 100_000)
 
 
-def _history(house: House, script: str) -> None:
+def shell(house: House, script: str) -> str:
+    """What the script prints, run beside the house's server on its database."""
     command = [sys.executable, "manage.py", "shell", "--no-imports", "-c", script]
-    subprocess.run(command, cwd=ROOT, env=house.environ(), check=True, stdout=subprocess.DEVNULL)
+    return subprocess.run(command, cwd=ROOT, env=house.environ(), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def _looks(visitor: Visitor, token: str, path: str) -> list[float]:
+def looks(visitor: Visitor, token: str, path: str) -> list[float]:
+    """Milliseconds from each request to the last byte of its answer; pages are asked for with cookies, the API's with
+    the token."""
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())}
     if path.startswith("/api/"):
         headers = {"Authorization": f"Bearer {token}"}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from billing.models import Price
@@ -51,6 +52,12 @@ def tariffs(model_ids: Iterable[int]) -> dict[int, list[Tariff]]:
         fill_gaps()
         found = _tariffs(wanted)
     return found
+
+
+def of_today(model_names: Collection[str], *, now: datetime) -> dict[str, int]:
+    """Micro-units for an hour of a device of these models, in one query; a model without a price is not in it."""
+    valid = Price.objects.filter(Q(valid_to=None) | Q(valid_to__gt=now), valid_from__lte=now)
+    return dict(valid.filter(device_model__name__in=model_names).values_list("device_model__name", "per_hour"))
 
 
 def _tariffs(model_ids: Collection[int]) -> dict[int, list[Tariff]]:

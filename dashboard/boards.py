@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from billing import statements
 from dashboard import present
-from haein.cluster.models import Device, Node
+from haein.cluster.models import Device
 from haein.lib import money
 from haein.tenants.scope import Scope
 from jobs import scheduling, services, wording
@@ -160,60 +160,6 @@ def job_events(job: Job) -> dict[str, Any]:
             }
             for event in rows
         ]
-    }
-
-
-def cluster(scope: Scope, *, now: datetime) -> dict[str, Any]:
-    """Every device and how full it is; who holds it only where the reader may know."""
-    nodes = [
-        _node(each.node, [_device(device, held, scope) for device, held in each.devices], each.cpus, each.memory_mb)
-        for each in scheduling.occupied()
-    ]
-    everything = [device for node in nodes for device in node["devices"]]
-    return {
-        "nodes": nodes,
-        "totals": {
-            "devices": len(everything),
-            "free": sum(1 for device in everything if not device["used"] and not device["problem"]),
-            "used": f"{sum(device['used'] for device in everything) / 100:g}",
-        },
-    }
-
-
-def _node(node: Node, devices: list[dict[str, Any]], cpus: int, memory: int) -> dict[str, Any]:
-    return {
-        "name": node.name,
-        "emulated": node.emulated,
-        "present": node.present,
-        "cpus_used": present.cores(cpus),
-        "cpus": present.cores(node.cpus),
-        "memory_used": present.memory(memory),
-        "memory": present.memory(node.memory_mb),
-        "devices": devices,
-    }
-
-
-def _device(device: Device, held: list[Allocation], scope: Scope) -> dict[str, Any]:
-    used = sum(allocation.units for allocation in held)
-    return {
-        "name": f"gpu{device.index}",
-        "model": device.model.name,
-        "memory": present.memory(device.model.memory_mb),
-        "used": used / 10,
-        "free": (device.capacity - used) / 10,
-        "problem": device.problem,
-        "emulated": device.emulated,
-        "holders": [_holder(allocation, scope) for allocation in held],
-    }
-
-
-def _holder(allocation: Allocation, scope: Scope) -> dict[str, Any]:
-    job = allocation.attempt.job
-    mine = job.team_id in scope.team_ids
-    return {
-        "label": job.name if mine else _("another team"),
-        "percent": allocation.units / 10,
-        "url": present.job_url(job.pk) if mine else None,
     }
 
 

@@ -6,7 +6,8 @@ tests hold each figure to that package's own schema.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,6 +15,18 @@ from django.utils.translation import gettext as _
 
 from haein.lib import money
 from haein.telemetry.series import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve: means over equal steps of `step_s` seconds. `tone` is its colour and `dash` its dashes, from 0."""
+
+    name: str
+    step_s: int
+    values: Sequence[float]
+    mean: float
+    tone: int
+    dash: int
 
 
 def utilization(samples: Sequence[Sample], *, emulated: bool) -> dict[str, Any]:
@@ -67,5 +80,38 @@ def days(rows: Sequence[tuple[date, int]], start: date, end: date, currency: str
     }
 
 
-def _line(name: str, at: list[int], values: list[float | None], **more: Any) -> dict[str, Any]:
+# Lines of one figure are told apart by colour and, beyond that, by dashes, never by colour alone.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def over_time(lines: Sequence[Line], *, unit: str) -> dict[str, Any]:
+    """Several curves over the days (or hours) since one beginning; the legend gives each one's mean."""
+    longest = max((line.step_s * len(line.values) for line in lines), default=0)
+    scale, suffix = (86_400, _("d")) if longest > 3 * 86_400 else (3600, _("h"))
+    return {
+        "data": [
+            _line(
+                line.name,
+                [round(line.step_s * (at + 0.5) / scale, 4) for at in range(len(line.values))],
+                list(line.values),
+                meta={"tone": line.tone, "dash": DASHES[line.dash % len(DASHES)], "mean": line.mean},
+            )
+            for line in lines
+        ],
+        "layout": {
+            "xaxis": {"type": "linear", "ticksuffix": f" {suffix}", "hoverformat": ".1f"},
+            "yaxis": {"title": {"text": unit}, "rangemode": "tozero"},
+        },
+    }
+
+
+def side_by_side(names: Sequence[str], bars: Mapping[str, Sequence[float | None]], *, unit: str) -> dict[str, Any]:
+    """Groups of bars, one group a name; None where there is no figure."""
+    return {
+        "data": [{"type": "bar", "name": name, "x": list(names), "y": list(values)} for name, values in bars.items()],
+        "layout": {"xaxis": {"type": "category"}, "yaxis": {"title": {"text": unit}, "rangemode": "tozero"}},
+    }
+
+
+def _line(name: str, at: Sequence[float], values: Sequence[float | None], **more: Any) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "name": name, "x": at, "y": values, **more}

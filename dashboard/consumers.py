@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,9 @@ from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
-from dashboard import boards, hub
+from dashboard import boards, camera, hub, machines
+from dashboard import replays as replay_boards
+from dashboard.heatmap import Picture
 from dashboard.outage import DOWN
 from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
@@ -36,7 +38,7 @@ from haein.telemetry import series
 from haein.tenants import scope as scopes
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import services
+from jobs import replays, services
 from jobs.models import Attempt, Job
 
 log = structlog.get_logger(__name__)
@@ -45,6 +47,8 @@ UNKNOWN, GONE, FAILED = 4401, 4404, 1011
 # Both so that a page hears something, and a reader who was removed sees nothing more, within five seconds.
 RECHECK_S = 3.5
 IDLE_S, BUSY_S, LOG_S = 4.0, 1.0, 0.1
+# The table of nodes is fetched anew this often at most: it costs the server more than a frame.
+TABLE_S = 5.0
 LOG_TAIL, LOG_CHUNK, LOG_LEAP = 128 << 10, 256 << 10, 4 << 20
 
 
@@ -55,6 +59,7 @@ class Page(AsyncJsonWebsocketConsumer):
     hinted: bool
     _sent: dict[str, str]
     interval = IDLE_S
+    rest = 0.1
 
     async def connect(self) -> None:
         try:
@@ -97,6 +102,10 @@ class Page(AsyncJsonWebsocketConsumer):
     def audiences(self) -> list[str]:
         return [live.group("team", team_id) for team_id in self.reach.team_ids]
 
+    def hints(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        """An event that is set when it is worth looking again."""
+        return hub.current().listening(self.audiences())
+
     def works(self) -> list[Any]:
         """The loops that live as long as the socket."""
         return [self._watch()]
@@ -107,7 +116,7 @@ class Page(AsyncJsonWebsocketConsumer):
 
     async def _watch(self) -> None:
         checked = time.monotonic()
-        async with hub.current().listening(self.audiences()) as wake:
+        async with self.hints() as wake:
             while True:
                 try:
                     if time.monotonic() - checked > RECHECK_S:
@@ -130,8 +139,8 @@ class Page(AsyncJsonWebsocketConsumer):
         await self.send_json({"type": "fresh", "at": time.time()})
 
     async def _pause(self, wake: asyncio.Event) -> None:
-        """Until a hint or the interval; two looks are at least a tenth of a second apart."""
-        await asyncio.sleep(0.1)
+        """Until a hint or the interval; two looks are at least `rest` seconds apart."""
+        await asyncio.sleep(self.rest)
         with suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), self.interval)
         self.hinted = wake.is_set()
@@ -176,11 +185,62 @@ class Overview(Page):
 
 
 class Cluster(Page):
-    interval = 2.0
+    """Totals and the report of stranded GPUs as fragments, every device as frames of bytes.
+
+    One frame is on its way at a time: the page says when it has drawn it, and is then sent the newest. A slow or hidden
+    page gets fewer, never old ones.
+    """
+
+    # A look without a new picture costs nothing, and with these two the reader's right is checked often enough.
+    interval = 0.2
+    rest = camera.TICK_S
+    _latest: Picture | None = None
+    _rendered: Picture | None = None
+
+    def hints(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        return camera.current().watching()
+
+    def works(self) -> list[Any]:
+        self._drawn = asyncio.Event()
+        self._drawn.set()
+        self._listed_at, self._listed = time.monotonic(), b""
+        return [self._watch(), self._film()]
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """One word is understood: drawn. Others are ignored."""
+        if isinstance(content, dict) and content.get("type") == "drawn":
+            self._drawn.set()
+
+    async def _film(self) -> None:
+        layout = b""
+        async with self.hints() as changed:
+            while True:
+                await changed.wait()
+                await self._drawn.wait()
+                changed.clear()
+                picture = camera.current().picture()
+                if picture.number != layout:
+                    layout = picture.number
+                    await self.send(text_data=f'{{"type":"layout","layout":{picture.layout}}}')
+                self._drawn.clear()
+                await self.send(bytes_data=picture.frame)
+
+    async def _look(self) -> None:
+        self._latest = camera.current().latest
+        await super()._look()
+        if self._latest and self._latest.frame != self._listed and time.monotonic() - self._listed_at > TABLE_S:
+            # The table is filtered and paged by its address, so the page fetches it again by itself.
+            self._listed_at, self._listed = time.monotonic(), self._latest.frame
+            await self.send_json({"type": "refresh"})
 
     def fragments(self) -> dict[str, str]:
+        if self._latest is None or self._latest is self._rendered:
+            return {}
+        self._rendered, occupied = self._latest, self._latest.occupancy
         return {
-            "cluster-live": self.render("dashboard/_cluster_live.html", boards.cluster(self.reach, now=clock.now()))
+            "cluster-totals": self.render("dashboard/_cluster_totals.html", machines.totals(occupied)),
+            "cluster-waste": self.render("dashboard/_cluster_waste.html", machines.waste(occupied, self.reach)),
+            "cluster-carvings": self.render("dashboard/_cluster_carvings.html", machines.carvings()),
         }
 
 
@@ -191,6 +251,39 @@ class Jobs(Page):
         if self.hinted or hub.current().deaf:
             await self.send_json({"type": "refresh"})
         await self.send_json({"type": "fresh", "at": time.time()})
+
+
+class Replays(Jobs):
+    """The operators' list."""
+
+    async def may_open(self, reach: Scope) -> bool:
+        return bool(reach.user.is_operator)
+
+    def audiences(self) -> list[str]:
+        return [replays.AUDIENCE]
+
+    async def _look(self) -> None:
+        if not self.reach.user.is_operator:
+            raise NotFound("")
+        await super()._look()
+
+
+class ReplayPage(Page):
+    """A replay: how far it is. Its outcome is the page's own, which loads itself again when there is one."""
+
+    interval = IDLE_S
+
+    async def may_open(self, reach: Scope) -> bool:
+        self.replay_id: UUID = self.scope["url_route"]["kwargs"]["replay_id"]
+        found = replays.newest(by=reach.user).filter(pk=self.replay_id)
+        return bool(await database_sync_to_async(found.exists)())
+
+    def audiences(self) -> list[str]:
+        return [live.group("replay", self.replay_id)]
+
+    def fragments(self) -> dict[str, str]:
+        found = replay_boards.row(replays.get(self.replay_id, by=self.reach.user))
+        return {"replay-head": self.render("dashboard/_replay_head.html", {"replay": found})}
 
 
 class JobPage(Page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,10 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import DeviceModel
+from haein.lib.errors import Invalid
+from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Token
+from jobs import replays
 from jobs.scheduling import Offers
 from jobs.spec import MOST_WORKERS, Spec
 
@@ -269,3 +273,122 @@ class PriceForm(forms.Form):
     valid_from = forms.DateTimeField(
         label=_("Valid from (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
+
+
+POLICY_NAMES = {
+    "firstfit": _("the first node with room"),
+    "bestfit": _("the node with the least left"),
+    "fgd": _("least fragmentation, as published"),
+    "packed": _("fill what is begun, keep nodes whole"),
+    "haein": _("the default, settled for this mix of jobs"),
+}
+
+
+class ReplayForm(forms.Form):
+    """What an operator wants replayed; `asked()` is in the system's units."""
+
+    source = forms.ChoiceField(
+        label=_("Jobs"),
+        choices=[("own", _("Our own jobs, submitted in these days")), ("file", _("A trace from a file"))],
+        widget=forms.RadioSelect,
+        initial="own",
+    )
+    since = forms.DateField(label=_("First day"), widget=forms.DateInput(attrs={"type": "date"}), required=False)
+    until = forms.DateField(label=_("Last day"), widget=forms.DateInput(attrs={"type": "date"}), required=False)
+    trace = forms.FileField(
+        label=_("Trace"),
+        required=False,
+        help_text=_("A CSV with openb’s columns and its three times, or with Muri’s; up to 8 MiB, .gz too."),
+    )
+    policies = forms.MultipleChoiceField(
+        label=_("Policies"),
+        choices=[(name, POLICY_NAMES[name]) for name in POLICIES],
+        widget=forms.CheckboxSelectMultiple,
+        initial=["bestfit", HAEIN.name],
+    )
+    own = forms.BooleanField(label=_("Our cluster as it is"), required=False, initial=True)
+    nodes = forms.CharField(
+        label=_("And with other numbers of nodes"),
+        required=False,
+        widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
+        help_text=_("With commas between them: 96, 129, 160."),
+    )
+    kind = forms.ChoiceField(
+        label=_("Those nodes are"),
+        choices=[("ours", _("like ours, in turn")), ("other", _("all as described here:"))],
+        widget=forms.RadioSelect,
+        initial="ours",
+    )
+    gpus = forms.IntegerField(label=_("GPUs"), min_value=1, max_value=64, required=False)
+    model = forms.CharField(label=_("GPU model"), max_length=80, required=False)
+    cpus = forms.DecimalField(label=_("CPU cores"), min_value=1, max_value=100_000, decimal_places=3, required=False)
+    memory_gb = forms.DecimalField(
+        label=_("Memory, in GiB"), min_value=1, max_value=1_000_000, decimal_places=4, required=False
+    )
+
+    def clean_nodes(self) -> tuple[int, ...]:
+        words = self.cleaned_data["nodes"].replace(",", " ").split()
+        if not all(word.isascii() and word.isdigit() and len(word) < 9 for word in words):
+            raise forms.ValidationError(_("Write whole numbers with commas between them, such as 96, 129, 160."))
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+    def clean(self) -> dict[str, Any]:
+        """Only what belongs to what was chosen has to be there, and in order."""
+        data: dict[str, Any] = super().clean() or {}
+        days, kind = ("since", "until"), ("gpus", "model", "cpus", "memory_gb")
+        from_file = data.get("source") == "file"
+        described = data.get("kind") == "other" and bool(data.get("nodes"))
+        for name in (*(days if from_file else ("trace",)), *(() if described else kind)):
+            self.errors.pop(name, None)
+        if from_file:
+            self._need("trace", _("Choose a file, or replay our own jobs."))
+        for name in () if from_file else days:
+            self._need(name, _("Choose a day."))
+        for name in kind if described else ():
+            self._need(name, _("Say it, or take nodes like ours."))
+        return data
+
+    def clean_trace(self) -> Any:
+        """Looked at here as well, so that all that is wrong is said at once."""
+        file = self.cleaned_data["trace"]
+        if file:
+            try:
+                replays.check_file(file.name, file.read(replays.MOST_BYTES + 1))
+            except Invalid as invalid:
+                raise forms.ValidationError(invalid.message) from invalid
+            file.seek(0)
+        return file
+
+    def _need(self, name: str, sentence: Any) -> None:
+        if not self.cleaned_data.get(name) and name not in self.errors:
+            self.add_error(name, sentence)
+
+    def asked(self) -> replays.Asked:
+        """What the cleaned form asks for."""
+        data = self.cleaned_data
+        own_jobs = data["source"] == "own"
+        kind = None
+        if data["kind"] == "other" and data["nodes"]:
+            memory_mb = int(data["memory_gb"] * 1024)
+            kind = replays.NodeKind(data["gpus"], data["model"].strip(), int(data["cpus"] * 1000), memory_mb)
+        return replays.Asked(
+            policies=tuple(data["policies"]),
+            own=data["own"],
+            nodes=data["nodes"],
+            kind=kind,
+            since=_midnight(data["since"]) if own_jobs else None,
+            until=_midnight(data["until"]) + timedelta(days=1) if own_jobs else None,
+        )
+
+    @staticmethod
+    def initial_of(ours: replays.NodeKind | None, today: date) -> dict[str, Any]:
+        """The last 30 days, and a node like one of ours."""
+        days = {"since": today - timedelta(days=29), "until": today}
+        if ours is None:
+            return {**days, "kind": "other", "own": False}
+        sizes = {"cpus": Decimal(ours.cpus) / 1000, "memory_gb": ours.memory_mb // 1024}
+        return {**days, "gpus": ours.gpus, "model": ours.model, **sizes}
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from billing import statements
 from haein.lib import clock, money
+from haein.placement.model import Request
 from jobs import wording
 from jobs.models import STATE_NAMES, Job
 from jobs.spec import Near
@@ -94,18 +95,19 @@ def job_url(job_id: UUID) -> str:
 
 def shape(job: Job) -> str:
     """What it asks for in a few words: 4 × 8 GPUs, 2 × 1g.23gb, 1 × 25 % GPU."""
-    each = _each(job)
+    each = slices(job)
     return each if job.workers == 1 else f"{job.workers} × ({each})"
 
 
-def _each(job: Job) -> str:
-    if not job.gpus:
+def slices(asked: Job | Request) -> str:
+    """What is asked for on one node."""
+    if not asked.gpus:
         return _("CPU only")
-    if job.profile:
-        return f"{job.gpus} × {job.profile}"
-    if job.share == 1000:
-        return ngettext("%(gpus)d GPU", "%(gpus)d GPUs", job.gpus) % {"gpus": job.gpus}
-    return _("%(gpus)d × %(share)s GPU") % {"gpus": job.gpus, "share": percent(job.share)}
+    if asked.profile:
+        return f"{asked.gpus} × {asked.profile}"
+    if asked.share == 1000:
+        return ngettext("%(gpus)d GPU", "%(gpus)d GPUs", asked.gpus) % {"gpus": asked.gpus}
+    return _("%(gpus)d × %(share)s GPU") % {"gpus": asked.gpus, "share": percent(asked.share)}
 
 
 def workers(job: Job) -> str:

@@ -9,4 +9,6 @@ sockets = [
     path("ws/jobs/", consumers.Jobs.as_asgi()),
     path("ws/jobs/<uuid:job_id>/", consumers.JobPage.as_asgi()),
     path("ws/cluster/", consumers.Cluster.as_asgi()),
+    path("ws/replays/", consumers.Replays.as_asgi()),
+    path("ws/replays/<uuid:replay_id>/", consumers.ReplayPage.as_asgi()),
 ]

@@ -26,6 +26,8 @@ SECTIONS = {
     "billing": "billing",
     "cluster": "cluster",
     "prices": "prices",
+    "replays": "replays",
+    "replay": "replays",
     "tokens": "tokens",
     "api_docs": "tokens",
 }

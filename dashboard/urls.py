@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, work
+from dashboard.views import money, people, place, programs, replay, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -23,9 +23,18 @@ urlpatterns = [
     path("billing/", money.billing, name="billing"),
     path("billing/usage.csv", money.billing_csv, name="billing_csv"),
     path("cluster/", place.cluster, name="cluster"),
+    path("cluster/nodes/<str:name>/", place.node, name="node"),
+    path("cluster/nodes/<str:name>/drain/", place.node_drain, name="node_drain"),
+    path("cluster/nodes/<str:name>/undrain/", place.node_undrain, name="node_undrain"),
     path("api/", programs.api, name="api_docs"),
     path("job.schema.json", programs.job_schema, name="job_schema"),
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/replays/", replay.replay_list, name="replays"),
+    path("operator/replays/<uuid:replay_id>/", replay.replay, name="replay"),
+    path("operator/replays/<uuid:replay_id>/cancel/", replay.replay_cancel, name="replay_cancel"),
+    path("operator/replays/<uuid:replay_id>/delete/", replay.replay_delete, name="replay_delete"),
+    path("operator/replays/<uuid:replay_id>/runs.csv", replay.replay_csv, name="replay_csv"),
+    path("operator/replays/<uuid:replay_id>/curves.csv", replay.replay_curves_csv, name="replay_curves_csv"),
 ]

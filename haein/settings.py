@@ -168,11 +168,15 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
+# These compute for seconds or minutes: a worker of their own does nothing else (haein/supervisor/up.py).
+CELERY_TASK_ROUTES = {"jobs.replay": {"queue": "replay"}, "jobs.settle": {"queue": "replay"}}
 # A tick that could not run in time is worthless: the next one finds the same work.
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
     "old keys": {"task": "tenants.forget_old_keys", "schedule": 3600.0, "options": {"expires": 3600}},
     "abandoned": {"task": "jobs.remove_abandoned_uploads", "schedule": 3600.0, "options": {"expires": 3600}},
+    "replay": {"task": "jobs.replay", "schedule": 5.0, "options": {"expires": 5}},
+    "settle": {"task": "jobs.settle", "schedule": 600.0, "options": {"expires": 600}},
     "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},
 }
 

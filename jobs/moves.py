@@ -68,6 +68,8 @@ def apply(kind: Kind, reasons: Mapping[UUID, Why], *, now: datetime, by: User | 
     moved = _swap(kind, reasons, now)
     Event.objects.bulk_create([_event(row, kind, reasons[row.id], now, by) for row in moved])
     announce((row.id, row.team_id) for row in moved)
+    if moved:
+        live.push(live.CLUSTER)
     return moved
 
 

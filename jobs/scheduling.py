@@ -142,33 +142,6 @@ def _snapshot(taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) 
     return Snapshot(tuple(_filled(_node(node, devices.get(node.pk, [])), taken, used) for node in nodes))
 
 
-@dataclass(frozen=True, slots=True)
-class Occupied:
-    """A node as full as it is: CPUs (thousandths of a core) and memory (MiB) in use, and who holds its devices."""
-
-    node: Node
-    cpus: int
-    memory_mb: int
-    devices: list[tuple[Device, list[Allocation]]]
-
-
-def occupied() -> list[Occupied]:
-    """Every node with its present devices and all that is held of them, in four queries.
-
-    It names the holders of all teams: whoever shows it says only to the holders' own teams who they are.
-    """
-    held: dict[int, list[Allocation]] = {}
-    for allocation in Allocation.objects.filter(ended_at=None).select_related("attempt__job").order_by("id"):
-        held.setdefault(allocation.device_id, []).append(allocation)
-    devices: dict[int, list[tuple[Device, list[Allocation]]]] = {}
-    for device in Device.objects.select_related("model").filter(present=True).order_by("index"):
-        devices.setdefault(device.node_id, []).append((device, held.get(device.pk, [])))
-    used = used_by_node()
-    return [
-        Occupied(node, *used.get(node.pk, (0, 0)), devices.get(node.pk, [])) for node in Node.objects.order_by("name")
-    ]
-
-
 def used_by_node() -> dict[int, tuple[int, int]]:
     """CPUs (thousandths of a core) and memory (MiB) that attempts hold on each node, further workers too."""
     attempts = Attempt.objects.exclude(state=Attempt.State.ENDED).values_list("node_id")
@@ -226,7 +199,7 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
         return 0
     held = {job.pk: code for job in queue if (code := _gate(job, ready))}
     jobs = {job.pk: job for job in queue}
-    plan = engine.plan(snapshot(), [_request(job) for job in queue if job.pk not in held])
+    plan = engine.plan(snapshot(), [request_of(job) for job in queue if job.pk not in held])
     placed = _start(plan.placements, plan.carvings, jobs, now)
     _write_reasons({**held, **{_uuid(refusal): _class(refusal) for refusal in plan.refusals}}, jobs)
     return placed
@@ -241,7 +214,8 @@ def _gate(job: Job, ready: frozenset[str]) -> str:
     return ""
 
 
-def _request(job: Job | Spec) -> Request | Gang:
+def request_of(job: Job | Spec) -> Request | Gang:
+    """What placement is asked for the job's sake."""
     each = Request(
         id=job.pk if isinstance(job, Job) else ids.new(),
         gpus=job.gpus,
@@ -422,10 +396,10 @@ def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
 
 def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment."""
-    plan = engine.plan(glance(), [_request(job)])
+    plan = engine.plan(glance(), [request_of(job)])
     if plan.placements:
         return gettext("There is room for it: it starts with the next look at the queue.")
-    return _with_nearest(plan.refusals[0], _request(job))
+    return _with_nearest(plan.refusals[0], request_of(job))
 
 
 def capacity() -> Snapshot:
@@ -468,7 +442,7 @@ def never_fits(spec: Spec) -> dict[str, str] | None:
     now = capacity()
     if not now.nodes:
         return None  # nothing has reported yet: it waits, and says so
-    request = _request(spec)
+    request = request_of(spec)
     refusal = engine.ever_fits(now, request)
     if refusal is None or refusal.reason is not Reason.NEVER_FITS:
         return None
@@ -491,7 +465,7 @@ _AT_FAULT = {
 
 def outlook(spec: Spec) -> tuple[str, str]:
     """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
-    request = _request(spec)
+    request = request_of(spec)
     now = glance()
     never = engine.ever_fits(now, request)
     if never and never.reason is Reason.NEVER_FITS and now.nodes:

@@ -8,20 +8,22 @@ from collections.abc import Callable
 from uuid import UUID
 
 import structlog
-from celery import shared_task
+from celery import shared_task, signals
 
 from haein.cluster import inventory
 from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, scheduling, uploads
+from jobs import lifecycle, pulse, replaying, scheduling, settling, uploads
 
 log = structlog.get_logger(__name__)
 
 INVENTORY_EVERY_S = 10
 _reconciling, _advancing, _waiting = threading.Lock(), threading.Lock(), threading.Lock()
 _inventory_due = 0.0
+_ending = threading.Event()
+signals.worker_shutting_down.connect(lambda **_: _ending.set(), weak=False)
 
 
 @shared_task(name="jobs.advance")
@@ -49,6 +51,19 @@ def reconcile() -> None:
 @shared_task(name="jobs.remove_abandoned_uploads")
 def remove_abandoned_uploads() -> None:
     uploads.remove_abandoned(now=clock.now())
+
+
+@shared_task(name="jobs.replay")
+def replay() -> None:
+    """Every replay that waits, one after another; in a process of its own, as it takes a core for minutes."""
+    while replaying.run_next(ending=_ending.is_set):
+        pass
+
+
+@shared_task(name="jobs.settle")
+def settle() -> None:
+    """Takes some seconds of a core when the mix of jobs has changed, so it runs where replays do."""
+    settling.settle(scheduling.capacity(), now=clock.now())
 
 
 def _inventory() -> None:

@@ -7,6 +7,7 @@ from haein.lib.hints import Hints
 
 # One is on its way and one waits for it: the look that answers the second finds whatever was wished for meanwhile.
 _hints = Hints("wakeup", most=2, rest_s=0.1)
+_replays = Hints("replays", most=2)
 
 
 def soon() -> None:
@@ -16,3 +17,12 @@ def soon() -> None:
 
 def _ask() -> None:
     current_app.send_task("jobs.advance", expires=30)
+
+
+def replay_soon() -> None:
+    """The same for whoever runs replays, who looks by himself every few seconds."""
+    transaction.on_commit(lambda: _replays.send(_ask_for_replay), robust=True)
+
+
+def _ask_for_replay() -> None:
+    current_app.send_task("jobs.replay", expires=30)

@@ -54,10 +54,12 @@ class Socket:
         await self._wire.send_input({"type": "websocket.receive", "text": json.dumps(message)})
 
     async def receive(self, seconds: float = 10) -> dict[str, Any]:
-        """The next message; {"closed": code} when the socket was closed from the other side."""
+        """The next message, one of bytes as a frame; {"closed": code} when the other side has closed the socket."""
         raw = await self._wire.receive_output(timeout=seconds)
         if raw["type"] == "websocket.close":
             return {"closed": raw["code"]}
+        if raw.get("bytes"):
+            return {"type": "frame", "bytes": raw["bytes"]}
         told: dict[str, Any] = json.loads(raw["text"])
         return told
 

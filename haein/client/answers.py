@@ -274,13 +274,17 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU; `used` and `free` in thousandths, `problem` says why nothing is placed on it ("" when it is well)."""
+    """One GPU; `used` and `free` in thousandths, `problem` says why nothing is placed on it ("" when it is well).
+
+    `state` is free, partly, full or unusable.
+    """
 
     index: int = 0
     model: str = ""
     memory_mb: int = 0
     emulated: bool = False
     problem: str = ""
+    state: str = ""
     used: int = 0
     free: int = 0
     holders: tuple[Holder, ...] = ()

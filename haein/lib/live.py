@@ -17,6 +17,8 @@ from django.db import transaction
 from haein.lib.hints import Hints
 
 CHANNEL = "haein:live"
+# The audience of the pages that show the whole cluster.
+CLUSTER = "cluster"
 # One message is on its way and one waits: whatever is pushed meanwhile goes with the second.
 _hints = Hints("live", most=2, rest_s=0.01)
 _pending: set[str] = set()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from haein.placement import devices, mig
 from haein.placement.devices import NOTHING, Devices
-from haein.placement.kinds import Class, Kinds, Node
+from haein.placement.kinds import Class, Kinds, Node, admits
 from haein.placement.mix import Mix, Shape, shape_of
 from haein.placement.model import (
     WHOLE,
@@ -180,8 +180,7 @@ class Cluster:
         """How many requests of the shape each node could take, by each of its resources alone; 0 out of service."""
         kinds = self._kinds
         rows = kinds.living()
-        room = np.array([devices.room(state, shape.ask) for state in self._table.states])
-        able = room[kinds.devices[rows]]
+        able = self._table.rooms(shape.ask)[kinds.devices[rows]]
         most = np.full(len(rows), np.inf)
         if shape.gpus == 1:
             most = able.sum(1).astype(float)
@@ -275,6 +274,18 @@ class Cluster:
             profile.memory * mig.MEMORY_UNITS,
             request.profile,
             start,
+        )
+
+    def has_room(self, node_id: Hashable, shape: Shape) -> bool:
+        """Whether the node could take one request of the shape; nothing is scored for it."""
+        order = self._order[node_id]
+        node = self._nodes[order]
+        return (
+            self._usable[order]
+            and node.cpus >= shape.cpus
+            and node.memory_mb >= shape.memory_mb
+            and admits(self._classes[node.class_], shape)
+            and self._table.count(node.devices, shape.ask) >= shape.gpus
         )
 
     # Finishes, fails, restores.

@@ -132,6 +132,8 @@ class Devices:
         self.idle = np.zeros(64, dtype=np.int64)
         self.full_first: list[tuple[int, State]] = [(0, self.states[0])]  # the order of devices within a node's kind
         self._after: dict[Ask, NDArray[np.int32]] = {}
+        self._takes: dict[Ask, dict[int, bool]] = {}
+        self._rooms: dict[Ask, NDArray[np.int64]] = {}
 
     def number(self, state: State) -> int:
         known = self.numbers.get(state)
@@ -155,6 +157,24 @@ class Devices:
         """Which of these devices could give the slice, by their place in the list."""
         after = self.after(np.array(numbers, dtype=np.int32), ask)
         return np.flatnonzero(after >= 0).tolist()
+
+    def rooms(self, ask: Ask) -> NDArray[np.int64]:
+        """How many such slices a device could give, by the number of its state."""
+        known = self._rooms.get(ask, np.zeros(0, dtype=np.int64))
+        if len(known) < len(self.states):
+            new = [room(state, ask) for state in self.states[len(known) :]]
+            known = self._rooms[ask] = np.concatenate([known, np.array(new, dtype=np.int64)])
+        return known
+
+    def count(self, numbers: Sequence[int], ask: Ask) -> int:
+        """How many of these devices could give the slice; for a handful of them this is faster than an array."""
+        known = self._takes.setdefault(ask, {})
+        able = 0
+        for number in numbers:
+            if number not in known:
+                known[number] = bool(outcomes(self.states[number], ask))
+            able += known[number]
+        return able
 
     def after(self, numbers: NDArray[np.int32], ask: Ask) -> NDArray[np.int32]:
         """The state that each of these devices would be in with the slice taken, REFUSED where it does not fit."""

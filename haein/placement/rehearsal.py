@@ -7,12 +7,18 @@ cluster of a thousand nodes in memory takes seconds. A service does it when its 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import product
 
 from haein.placement.cluster import Cluster
 from haein.placement.mix import Mix, shape_of, units
 from haein.placement.model import WHOLE, Request, Snapshot
 from haein.placement.policies import CANDIDATES, HAEIN, Policy
+
+# Told every so often how much is done, from 0 to 1; what it raises ends the work.
+Watch = Callable[[float], None]
 
 # A decision costs as many steps as the mix has shapes: with this many (node, shape) pairs a rehearsal of one weighing
 # takes about two seconds. Of a larger cluster every so many-th node is taken, but no fewer than LEAST stay.
@@ -21,14 +27,33 @@ PAIRS, LEAST = 400_000, 300
 SEEDS = (7_000_001, 7_000_002)
 
 
-def settle(snapshot: Snapshot, mix: Mix) -> Policy:
+def settle(snapshot: Snapshot, mix: Mix, watch: Watch = lambda _part: None) -> Policy:
     """The default policy with the weighing that gives out most of this cluster when as much as it has was asked for."""
+    return settled(best(snapshot, mix, watch))
+
+
+def settled(name: str) -> Policy:
+    """The default policy with the weighing of the candidate called so; its own where there is none (any more)."""
+    return replace(next((each for each in CANDIDATES if each.name == name), HAEIN), name=HAEIN.name)
+
+
+def best(snapshot: Snapshot, mix: Mix, watch: Watch = lambda _part: None) -> str:
+    """The name of the candidate that the default is settled to."""
     if not any(shape.gpus for shape in mix.weights) or not any(node.devices for node in snapshot.nodes):
-        return HAEIN
+        return HAEIN.name
     stage = _stage(snapshot, max(LEAST, PAIRS // len(mix.weights)))
     orders = [_arrivals(stage, mix, seed) for seed in SEEDS]
-    best = max(CANDIDATES, key=lambda each: sum(_given(stage, mix, each, order) for order in orders))
-    return replace(best, name=HAEIN.name)
+    of = len(CANDIDATES) * len(orders)
+    given = [
+        _given(stage, mix, policy, order, partial(_within, watch, number, of))
+        for number, (policy, order) in enumerate(product(CANDIDATES, orders))
+    ]
+    sums = [sum(given[at : at + len(orders)]) for at in range(0, of, len(orders))]
+    return CANDIDATES[sums.index(max(sums))].name
+
+
+def _within(watch: Watch, done: int, of: int, part: float) -> None:
+    watch((done + part) / of)
 
 
 def _stage(snapshot: Snapshot, nodes: int) -> Snapshot:
@@ -62,6 +87,10 @@ def _arrivals(stage: Snapshot, mix: Mix, seed: int) -> list[Request]:
     return requests
 
 
-def _given(stage: Snapshot, mix: Mix, policy: Policy, order: list[Request]) -> int:
-    cluster = Cluster(stage, policy, mix)
-    return sum(units(shape_of(request)) for request in order if cluster.place(request))
+def _given(stage: Snapshot, mix: Mix, policy: Policy, order: list[Request], watch: Watch) -> int:
+    cluster, given = Cluster(stage, policy, mix), 0
+    for at, request in enumerate(order):
+        watch(at / len(order))
+        if cluster.place(request):
+            given += units(shape_of(request))
+    return given

@@ -5,19 +5,25 @@ from __future__ import annotations
 import heapq
 import random
 import time
-from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, median
 
+from haein.placement import mig
 from haein.placement.cluster import Cluster
+from haein.placement.curves import Curve, Recorder
 from haein.placement.mix import Mix, Shape, shape_of
-from haein.placement.model import WHOLE, Gang, Placement, Request, Snapshot
-from haein.placement.policies import Policy
+from haein.placement.model import WHOLE, DeviceState, Gang, Grant, Near, Placement, Request, Snapshot
+from haein.placement.policies import FIRST_FIT, Policy
+from haein.placement.rehearsal import Watch
 from haein.placement.traces import Job
 
 ASKED_PERCENT = 130
 MARKS = (90, 100, 110)
+
+Question = tuple[Shape, int, Near, bool]
+Rank = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +36,34 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Seconds, over all jobs that ran; `refused` never fit on the empty cluster."""
+    """How a queue went, from the first submit to the last end.
+
+    Waits and completions are seconds from submit to start and to end, over all jobs that ran; `refused` never fit on
+    the empty cluster. `utilization` is GPU time held over GPU time there, from 0 to 1.
+
+    `stranded` is a mean over time, in GPUs. At a moment when somebody waits for GPUs, whoever fits has been started, so
+    no free GPU can serve anyone who waits; the free ones are stranded, but no more of them than all who wait ask for.
+    When nobody waits for GPUs, none is.
+
+    `gpus` are the devices in service by model.
+    `charged` and `there` are seconds of thousandths of devices by model: what the jobs would be billed for
+    (`price_weight`), and all that there was. The curve's columns are held GPUs, stranded GPUs, and
+    jobs waiting.
+    """
 
     jobs: int
     refused: int
     mean_completion_s: float
     mean_wait_s: float
+    median_wait_s: float
+    p95_wait_s: int
     makespan_s: int
+    utilization: float
+    stranded: float
+    gpus: Mapping[str, int]
+    charged: Mapping[str, int]
+    there: Mapping[str, int]
+    curve: Curve
     decisions_per_s: float
 
 
@@ -92,78 +119,200 @@ def place(cluster: Cluster, request: Request | Gang) -> tuple[Placement, ...]:
     return (placement,) if placement else ()
 
 
-def queue(snapshot: Snapshot, jobs: Sequence[Job], policy: Policy, *, shortest_first: bool = False) -> Queued:
-    """Let jobs arrive, wait, run for their duration and go.
+def queue(
+    snapshot: Snapshot,
+    jobs: Sequence[Job],
+    policy: Policy,
+    *,
+    shortest_first: bool = False,
+    mix: Mix | None = None,
+    watch: Watch = lambda _part: None,
+) -> Queued:
+    """Let jobs arrive, wait, run for their duration and go, on a cluster that is empty at first.
 
-    By our own rule the longest wait is looked at first, and whoever fits passes those who do
-    not; `shortest_first` looks at the shortest first instead, which only a trace can know. Nobody is stopped once
-    started. Raises ValueError for a job without times.
+    By our own rule the highest priority is looked at first, and of equals the longest wait, and whoever fits passes
+    those who do not; `shortest_first` looks at the shortest first instead, which only a trace can know. Nobody is
+    stopped once started. `mix` is what the policy is told to expect, by default what the jobs ask for. Raises
+    ValueError for a job without times.
     """
     if any(job.submitted is None or job.duration is None for job in jobs):
         raise ValueError("jobs: queueing needs the times of every job; this trace has none.")
     coming = sorted(jobs, key=lambda job: (_submitted(job), str(job.request.id)))
-    cluster = Cluster(snapshot, policy, mix_of(jobs))
-    line = _Line(cluster)
+    line = _Line(snapshot, Cluster(snapshot, policy, mix or mix_of(jobs)), _submitted(coming[0]) if coming else 0)
     at = 0
     began = time.perf_counter()
     while at < len(coming) or line.running:
-        ends = [line.running[0][0]] if line.running else []
-        line.now = min([*ends, *([_submitted(coming[at])] if at < len(coming) else [])])
-        line.end()
+        line.move_to(_submitted(coming[at]) if at < len(coming) else None)
+        freed = line.end()
+        arrived: list[tuple[Rank, Job]] = []
         while at < len(coming) and _submitted(coming[at]) <= line.now:
             job = coming[at]
-            first = job.duration or 0 if shortest_first else 0
-            insort(line.waiting, ((first, at), job), key=lambda each: each[0])
+            arrived.append(((job.duration or 0 if shortest_first else -job.priority, at), job))
             at += 1
-        line.start()
-    spent = time.perf_counter() - began
-    return Queued(
-        jobs=len(line.completions),
-        refused=len(line.waiting),
-        mean_completion_s=sum(line.completions) / max(1, len(line.completions)),
-        mean_wait_s=sum(line.waits) / max(1, len(line.waits)),
-        makespan_s=line.now,
-        decisions_per_s=line.decisions / spent,
-    )
+        line.arrive(arrived)
+        if freed:
+            line.start(freed)
+        watch((at + len(line.completions) + line.refused) / (2 * len(coming)))
+    return line.measured(time.perf_counter() - began)
 
 
-@dataclass(slots=True)
 class _Line:
-    """Who waits, by rank, and who runs, by end."""
+    """Who waits, by what they ask for and by rank, and who runs, by end."""
 
-    cluster: Cluster
-    now: int = 0
-    decisions: int = 0
-    waiting: list[tuple[tuple[int, int], Job]] = field(default_factory=list)
-    running: list[tuple[int, int, Job, tuple[Placement, ...]]] = field(default_factory=list)
-    completions: list[int] = field(default_factory=list)
-    waits: list[int] = field(default_factory=list)
+    def __init__(self, snapshot: Snapshot, cluster: Cluster, began: int) -> None:
+        self.cluster = cluster
+        self.now = began
+        self.decisions = self.refused = 0
+        self.waiting: dict[Question, list[tuple[Rank, Job]]] = {}
+        self.running: list[tuple[int, int, Job, tuple[Placement, ...]]] = []
+        self.completions: list[int] = []
+        self.waits: list[int] = []
+        self._ever = _Ever(Cluster(snapshot, FIRST_FIT, Mix({})))
+        self._devices = {device.id: device for node in snapshot.nodes for device in node.devices}
+        usable = [device for node in snapshot.nodes if node.usable for device in node.devices if device.usable]
+        self._capacity = WHOLE * len(usable)
+        self._gpus = Counter(device.model for device in usable)
+        self._charged: Counter[str] = Counter()
+        self._held = self._asked = self._jobs_waiting = 0
+        self._recorder = Recorder(3, began)
 
-    def end(self) -> None:
+    def move_to(self, next_submit: int | None) -> None:
+        """To the next moment at which somebody comes or goes."""
+        moments = [] if next_submit is None else [next_submit]
+        if self.running:
+            moments.append(self.running[0][0])
+        self.now = min(moments)
+        stranded = min(self._capacity - self._held, self._asked)
+        self._recorder.hold(self.now, (self._held, stranded, self._jobs_waiting))
+
+    def end(self) -> set[Hashable]:
+        """Whoever is done goes; returns the nodes that have more room now."""
+        freed: set[Hashable] = set()
         while self.running and self.running[0][0] <= self.now:
             _, _, job, placed = heapq.heappop(self.running)
             each = job.request.each if isinstance(job.request, Gang) else job.request
             for placement in placed:
                 self.cluster.finish(each, placement)
+                freed.add(placement.node_id)
+            self._held -= job.units
             self.completions.append(self.now - _submitted(job))
+        return freed
 
-    def start(self) -> None:
-        still = []
-        refused: set[tuple[Shape, int]] = set()  # shapes that had no room a moment ago have none now
-        for rank, job in self.waiting:
-            members = job.request.members if isinstance(job.request, Gang) else 0
-            shape = shape_of(job.request.each if isinstance(job.request, Gang) else job.request), members
-            placed: tuple[Placement, ...] = ()
-            if shape not in refused:
-                self.decisions += 1
-                placed = place(self.cluster, job.request)
-            if placed:
-                self.waits.append(self.now - _submitted(job))
-                heapq.heappush(self.running, (self.now + (job.duration or 0), rank[-1], job, placed))
+    def arrive(self, jobs: list[tuple[Rank, Job]]) -> None:
+        """Start those that fit. One whose like waits already does not, as nothing but an end makes room."""
+        for rank, job in sorted(jobs, key=lambda each: each[0]):
+            question = _question(job)
+            if not self._ever.fits(question, job):
+                self.refused += 1
+                continue
+            like = self.waiting.get(question)
+            if like is None and self._start(rank, job):
+                continue
+            heapq.heappush(self.waiting.setdefault(question, []), (rank, job))
+            self._asked += job.units
+            self._jobs_waiting += 1
+
+    def start(self, freed: set[Hashable]) -> None:
+        """Start whoever waits and fits, by rank. Nobody did a moment ago, so only these nodes can make a difference."""
+        heads = [(line[0][0], question) for question, line in self.waiting.items()]
+        heapq.heapify(heads)
+        while heads:
+            rank, question = heads[0]
+            like = self.waiting[question]
+            job = like[0][1]
+            shape = question[0]
+            if not any(self.cluster.has_room(node, shape) for node in freed) or not self._start(rank, job):
+                heapq.heappop(heads)
+                continue
+            heapq.heappop(like)
+            self._asked -= job.units
+            self._jobs_waiting -= 1
+            if like:
+                heapq.heapreplace(heads, (like[0][0], question))
             else:
-                refused.add(shape)
-                still.append((rank, job))
-        self.waiting = still
+                heapq.heappop(heads)
+                del self.waiting[question]
+
+    def _start(self, rank: Rank, job: Job) -> bool:
+        self.decisions += 1
+        placed = place(self.cluster, job.request)
+        if not placed:
+            return False
+        duration = job.duration or 0
+        for placement in placed:
+            for grant in placement.grants:
+                device = self._devices[grant.device_id]
+                self._charged[device.model] += duration * price_weight(grant, device)
+        self._held += job.units
+        self.waits.append(self.now - _submitted(job))
+        heapq.heappush(self.running, (self.now + duration, rank[-1], job, placed))
+        return True
+
+    def measured(self, spent: float) -> Queued:
+        held, stranded, _ = self._recorder.totals
+        seconds = max(1, self._recorder.seconds)
+        curve = self._recorder.curve()
+        return Queued(
+            jobs=len(self.completions),
+            refused=self.refused,
+            mean_completion_s=fmean(self.completions or [0]),
+            mean_wait_s=fmean(self.waits or [0]),
+            median_wait_s=median(self.waits or [0]),
+            p95_wait_s=_nearest_rank(self.waits, 95),
+            makespan_s=self._recorder.seconds,
+            utilization=held / (seconds * max(1, self._capacity)),
+            stranded=stranded / seconds / WHOLE,
+            gpus=dict(self._gpus),
+            charged=dict(self._charged),
+            there={model: WHOLE * count * self._recorder.seconds for model, count in self._gpus.items()},
+            curve=Curve(curve.step_s, tuple(_gpus(column) for column in curve.columns[:2]) + curve.columns[2:]),
+            decisions_per_s=self.decisions / spent,
+        )
+
+
+def _nearest_rank(values: Sequence[int], percent: int) -> int:
+    """The least value that so many percent are not above; 0 of none."""
+    return sorted(values)[-(-len(values) * percent // 100) - 1] if values else 0
+
+
+def _gpus(column: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(value / WHOLE for value in column)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ever:
+    """What fits on the cluster when nobody holds anything, asked once for each question."""
+
+    empty: Cluster
+    known: dict[Question, bool] = field(default_factory=dict)
+
+    def fits(self, question: Question, job: Job) -> bool:
+        if question not in self.known:
+            placed = place(self.empty, job.request)
+            for placement in placed:
+                self.empty.finish(job.request.each if isinstance(job.request, Gang) else job.request, placement)
+            self.known[question] = bool(placed)
+        return self.known[question]
+
+
+def _question(job: Job) -> Question:
+    """What a job asks for: two with the same question have the same answer."""
+    request = job.request
+    if isinstance(request, Gang):
+        return shape_of(request.each), request.members, request.near, request.required
+    return shape_of(request), 0, Near.ANYWHERE, False
+
+
+def price_weight(grant: Grant, device: DeviceState) -> int:
+    """The part of the device's price that the grant costs, in thousandths; of one device they add up to 1,000 at most.
+
+    An instance costs its memory slices of 8; a share the mean of its thousandths and its thousandths of the memory.
+    """
+    if grant.profile:
+        return mig.profiles(device.model)[grant.profile].memory * WHOLE // mig.MEMORY_SLICES
+    if not device.memory_mb or grant.memory == device.memory_mb * grant.units // WHOLE:
+        return grant.units
+    return max(1, (grant.units + grant.memory * WHOLE // device.memory_mb) // 2)
 
 
 def _submitted(job: Job) -> int:

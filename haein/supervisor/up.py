@@ -14,6 +14,10 @@ from haein.supervisor.probe import Probe
 from haein.supervisor.refusal import Refusal
 
 LOW_MB = 100
+CELERY_WORKER = (
+    *("-m", "celery", "--quiet", "-A", "haein.celery", "worker", "--loglevel", "INFO"),
+    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+)
 
 
 def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = None) -> int:
@@ -58,7 +62,7 @@ def _start(crew: Crew, begun: float) -> None:
     ground.start(crew, names)
     _bring_up_to_date(crew)
     checks.write_version(layout)
-    for part in (web(layout), worker(layout), beat(layout)):
+    for part in (web(layout), worker(layout), beat(layout), replayer(layout)):
         crew.start(part)
     if backend() != "simulator":
         crew.start(jobs_python(layout))
@@ -121,17 +125,29 @@ def web(layout: Layout) -> Part:
 
 
 def worker(layout: Layout) -> Part:
-    alone = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     pool = ["--pool", "threads", "--concurrency", "4"]
     # As root it must be: it starts each job under an account of its own. Messages are JSON, never pickles.
     quiet = ["-W", "ignore::Warning:celery.platforms"]
-    celery = ["-m", "celery", "--quiet", "-A", "haein.celery", "worker", "--loglevel", "INFO", "-n", "worker@%h"]
     return Part(
         name="worker",
-        command=python(*quiet, *celery, *pool, *alone),
+        command=python(*quiet, *CELERY_WORKER, "-n", "worker@%h", *pool),
         account=layout.owner,
         environ=environment(layout, layout.owner),
         patience=15,
+    )
+
+
+def replayer(layout: Layout) -> Part:
+    """Computes for minutes at a time, so it is a process of its own and lets everyone else go first."""
+    pool = ["--pool", "threads", "--concurrency", "1", "--queues", "replay"]
+    return Part(
+        name="replayer",
+        command=["nice", "-n", "10", *python(*CELERY_WORKER, "-n", "replayer@%h", *pool)],
+        account=layout.service,
+        environ=environment(layout, layout.service),
+        patience=5,
+        # The looks that came while it was busy: there is one for every five seconds.
+        shown=lambda line: "Discarding revoked task" not in line,
     )
 
 

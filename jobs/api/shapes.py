@@ -15,6 +15,7 @@ from haein.lib import api
 from haein.tenants.scope import Scope
 from jobs import services, spec, wording
 from jobs.models import Allocation, Attempt, Event, Job, Upload
+from jobs.occupancy import Holding
 from jobs.spec import Spec
 from jobs.states import State
 
@@ -332,7 +333,7 @@ def _held(row: Allocation) -> dict[str, Any]:
     }
 
 
-def share_of(held: Allocation) -> int:
+def share_of(held: Allocation | Holding) -> int:
     """Thousandths: of the device, or of its price where it is a MIG instance, whose units are 56ths."""
     return held.weight if held.profile else held.units
 
@@ -405,6 +406,9 @@ class _Device(serializers.Serializer[Any]):
     memory_mb = serializers.IntegerField()
     emulated = serializers.BooleanField()
     problem = serializers.CharField(allow_blank=True)
+    state = serializers.ChoiceField(
+        ["free", "partly", "full", "unusable"], help_text="full: nothing more of it can be held, unusable: a problem"
+    )
     used = serializers.IntegerField(help_text="thousandths: the sum of its holders' shares")
     free = serializers.IntegerField(help_text="thousandths")
     holders = _Holder(many=True)

@@ -23,7 +23,7 @@ function plotly() {
   return library;
 }
 
-const COLORS = ["ink", "ink-3", "line-strong", "raised", "bad", "chart-grid", "chart-1", "chart-1-area", "chart-2"];
+const COLORS = ["ink", "ink-3", "line-strong", "raised", "bad", "chart-grid", "chart-1-area", "chart-1", "chart-2", "chart-3", "chart-4", "chart-5"];
 
 /* A custom property holds light-dark(...); a painted element knows which of the two it is. */
 function tokens() {
@@ -66,6 +66,9 @@ const STYLES = [
   (color) => ({ line: { color: color["chart-2"], width: 1.5, dash: "dash" } }),
 ];
 
+/* Of several lines that are compared each says which colour and dashes it has. */
+const compared = (color, { tone, dash }) => ({ line: { color: color[`chart-${tone + 1}`], width: 1.5, dash } });
+
 function axis(color, given, more) {
   const { title, ...rest } = given || {};
   return {
@@ -103,7 +106,7 @@ function layout(color, given, bars) {
       ticklen: 4,
       nticks: innerWidth < 600 ? 4 : 8,
       hoverformat: bars ? "%-d %b %Y" : "%H:%M:%S",
-      ...(bars ? { tickformat: "%-d %b" } : {}),
+      ...(bars && given.xaxis.type === "date" ? { tickformat: "%-d %b" } : {}),
     }),
     yaxis: axis(color, given.yaxis, { nticks: 5 }),
   };
@@ -178,7 +181,7 @@ export class Chart {
     const color = tokens();
     const data = this.figure.data.map((trace, index) => ({
       ...trace,
-      ...(this.bars ? { marker: { color: color["chart-1"] } } : this.line(trace, STYLES[index], color)),
+      ...(this.bars ? { marker: { color: color[`chart-${index + 1}`] } } : this.line(trace, STYLES[index], color)),
       hovertemplate: this.bars ? `%{x}<br>%{y:,.4~f} ${this.unit(trace)}<extra></extra>` : `%{y:,.1f} ${this.unit(trace)}`,
     }));
     await Plotly.react(this.element, data, layout(color, this.figure.layout, this.bars), {
@@ -191,6 +194,7 @@ export class Chart {
   }
 
   line(trace, style, color) {
+    if (trace.meta) return compared(color, trace.meta);
     const points = holed(trace.x, trace.y);
     return { ...points, ...style(color, points.y) };
   }
@@ -200,13 +204,21 @@ export class Chart {
     return this.figure.layout[name]?.title?.text ?? "";
   }
 
-  /** The legend doubles as the newest reading, in words that a screen reader finds. */
+  named(part, trace, index) {
+    part.dataset.bar = index;
+    part.append(trace.name);
+    return part;
+  }
+
+  /** The legend doubles as the newest reading, or as the mean of lines that are compared, in words that a screen reader finds. */
   describe() {
     if (!this.legend) return;
     const parts = this.figure.data.map((trace, index) => {
-      const value = trace.y.at(-1);
       const part = document.createElement("span");
-      part.dataset.series = index;
+      if (this.bars) return this.named(part, trace, index);
+      const value = trace.meta?.mean ?? trace.y.at(-1);
+      if (trace.meta) Object.assign(part.dataset, { tone: trace.meta.tone, dash: trace.meta.dash });
+      else part.dataset.series = index;
       const figure = document.createElement("b");
       figure.textContent = value == null ? say("noReading") : `${number(value, digits(value))} ${this.unit(trace)}`;
       part.append(`${trace.name} `, figure);

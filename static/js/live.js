@@ -25,7 +25,7 @@ let state = "connecting";
 let over = false;
 let wasLost = false;
 
-/** Call `handle` with every message of the type. */
+/** Call `handle` with every message of the type; one of bytes is a "frame" and has them as `bytes`. */
 export function on(type, handle) {
   handlers.set(type, [...(handlers.get(type) || []), handle]);
 }
@@ -62,7 +62,10 @@ function stop() {
 }
 
 function receive(event) {
-  const message = JSON.parse(event.data);
+  const message =
+    event.data instanceof ArrayBuffer
+      ? { type: "frame", bytes: new Uint8Array(event.data) }
+      : JSON.parse(event.data);
   heardAt = performance.now();
   for (const handle of handlers.get(message.type) || []) handle(message);
 }
@@ -72,6 +75,7 @@ function connect() {
   retry = undefined;
   const mine = new WebSocket(url);
   socket = mine;
+  mine.binaryType = "arraybuffer";
   mine.onopen = () => {
     heardAt = performance.now();
     for (const message of greetings.map((make) => make())) if (message) send(message);

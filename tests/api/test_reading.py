@@ -192,7 +192,7 @@ def test_a_name_that_no_file_may_have_is_named(alices: Program, name: str) -> No
 
 
 def test_nodes_tell_whose_only_to_those_who_may_know(
-    big: None, alices: Program, charlie: Person, submitted: Any
+    big: None, alices: Program, charlie: Person, oda: Person, submitted: Any
 ) -> None:
     from haein.lib import clock
     from jobs import scheduling
@@ -204,6 +204,9 @@ def test_nodes_tell_whose_only_to_those_who_may_know(
         (node,) = program.get("nodes").json()["results"]
         return [holder for device in node["devices"] for holder in device["holders"]]
 
-    share = {"share": 250, "profile": "", "start": None}
-    assert holders(alices) == [{**share, "job": {"id": job["id"], "name": "secret-name"}}]
-    assert holders(Program(charlie)) == [{**share, "job": None}]
+    held = {"share": 250, "profile": "", "start": None}
+    assert holders(alices) == [{**held, "job": {"id": job["id"], "name": "secret-name"}}]
+    assert holders(Program(charlie)) == [{**held, "job": None}]
+    assert holders(Program(oda)) == holders(alices)
+    (node,) = alices.get("nodes").json()["results"]
+    assert sorted(device["state"] for device in node["devices"]) == ["free"] * 7 + ["partly"]

@@ -18,8 +18,8 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from billing import metering
 from dashboard.routes import sockets
 from haein.lib import clock
-from jobs import scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job
+from jobs import replays, scheduling, uploads
+from jobs.models import Allocation, Attempt, Event, Job, Replay
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -50,13 +50,20 @@ API_OF_A_JOB = {
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices"}
+OPERATORS = {"prices", "replays"}
+# Of one node: its holders are named to their own team alone.
+OF_A_NODE = {"node"}
+# Verbs of operators on one node; others are told that there is no such page.
+ON_A_NODE = {"node_drain", "node_undrain"}
+# Of one replay, which is the operators' alone.
+OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay_curves_csv"}
 # Of one job: whoever may not see it is told that there is no such page.
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
 }
 SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/cluster/"}
 SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
+SOCKETS_OF_OPERATORS = {"ws/replays/", "ws/replays/<uuid:replay_id>/"}
 
 
 def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
@@ -68,16 +75,17 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_JOB | OF_A_TOKEN | API_OPEN | API_OWN | API_OF_A_JOB
+    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
+    known |= API_OPEN | API_OWN | API_OF_A_JOB
     assert {str(route.name) for route in routes()} == known
-    assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB
+    assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
 
 def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
-    assert others == OF_A_TOKEN | {"example"}
+    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
 @pytest.fixture
@@ -101,13 +109,24 @@ def no_word_of_it(body: str, job: Job) -> None:
     assert not found, body[max(0, found.start() - 200) : found.end() + 200]
 
 
+def a_replay(job: Job) -> Replay:
+    """One that is there, and has an outcome; the operator who started it goes by a word of Alice's."""
+    asked = replays.Asked(policies=("haein",)).as_json()
+    ended = {"state": "done", "ended_at": clock.now(), "result": {"runs": []}}
+    return Replay.objects.create(by=job.submitted_by, asked=asked, file_name="xyzzy-name", **ended)
+
+
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
+    if name in OF_A_NODE | ON_A_NODE:
+        return reverse(name, args=["node1"])
+    if name in OF_A_REPLAY:
+        return reverse(name, args=[a_replay(job).pk])
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS))
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY))
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -176,9 +195,10 @@ def test_bob_is_told_more(bob: Person, secret: Job, name: str) -> None:
     assert asked.status_code in {200, 405}
 
 
-@pytest.mark.parametrize("name", sorted(OWN - {"example"}))
+@pytest.mark.parametrize("name", sorted((OWN | OF_A_NODE) - {"example"}))
 def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
-    for asked in ({}, {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}):
+    words = {"q": "xyzzy"}, {"tag": "xyzzy-tag"}, {"q": str(secret.pk)}, {"state": "starting"}, {"node": "node1"}
+    for asked in ({}, *words):
         page: Any = charlie.client.get(address(name, secret), asked)
         body = b"".join(page.streaming_content) if page.streaming else page.content
         assert page.status_code == 200
@@ -186,12 +206,23 @@ def test_charlie_reads_no_word_of_alice(charlie: Person, secret: Job, name: str)
         no_word_of_it(body.decode().replace(next(iter(asked.values()), "\0"), ""), secret)
 
 
+def test_only_an_operator_and_the_holders_team_are_told_who_holds_a_node(
+    bob: Person, charlie: Person, oda: Person, secret: Job
+) -> None:
+    where = reverse("node", args=["node1"])
+    assert "xyzzy-name" in bob.client.get(where).content.decode()
+    told = oda.client.get(where).content.decode()
+    assert "xyzzy-name" in told
+    assert str(secret.pk) not in told  # its page is its own team's
+    assert "another team" in charlie.client.get(where).content.decode()
+
+
 def test_bob_reads_them(bob: Person, secret: Job) -> None:
-    for name in ("overview", "jobs", "billing", "cluster"):
+    for name in ("overview", "jobs", "billing"):
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
-@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_JOB))
+@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE))
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):
         answer = ask(address(name, secret))
@@ -202,7 +233,7 @@ def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None
 def test_somebody_who_was_removed_from_every_team_sees_nothing(bob: Person, secret: Job) -> None:
     client = bob.client
     bob.user.teams.all().delete()
-    for name in sorted((OWN | OF_A_JOB) - {"keep_account"}):
+    for name in sorted((OWN | OF_A_JOB | OF_A_NODE | ON_A_NODE) - {"keep_account"}):
         assert client.get(address(name, secret)).status_code in {403, 405}
 
 
@@ -217,10 +248,12 @@ def test_an_attempt_of_alices_is_not_reached_through_a_job_of_charlies(
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", sorted(SOCKETS_OF_A_JOB))
-def test_a_socket_of_a_job_is_closed_to_charlie(charlie: Person, secret: Job, path: str) -> None:
+@pytest.mark.parametrize("path", sorted(SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS))
+def test_a_socket_of_a_job_or_of_operators_is_closed_to_charlie(charlie: Person, secret: Job, path: str) -> None:
+    where = path.replace("<uuid:job_id>", str(secret.pk)).replace("<uuid:replay_id>", str(a_replay(secret).pk))
+
     async def story(client: Any) -> None:
-        async with Socket(client, "/" + path.replace("<uuid:job_id>", str(secret.pk))) as page:
+        async with Socket(client, f"/{where}") as page:
             assert await page.receive() == {"closed": 4404}
 
     client = charlie.client
@@ -228,10 +261,12 @@ def test_a_socket_of_a_job_is_closed_to_charlie(charlie: Person, secret: Job, pa
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", sorted(SOCKETS_OWN | SOCKETS_OF_A_JOB))
+@pytest.mark.parametrize("path", sorted(SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS))
 def test_a_socket_is_closed_to_nobody(secret: Job, path: str) -> None:
+    where = path.replace("<uuid:job_id>", str(secret.pk)).replace("<uuid:replay_id>", str(a_replay(secret).pk))
+
     async def story() -> None:
-        async with Socket(None, "/" + path.replace("<uuid:job_id>", str(secret.pk))) as page:
+        async with Socket(None, f"/{where}") as page:
             assert await page.receive() == {"closed": 4401}
 
     run(story)

@@ -18,7 +18,9 @@ PAST_THE_DOOR: dict[tuple[str, str, str], str] = {
 }
 # The same for functions that hand out rows of all teams: (path, function, what is called).
 ALL_TEAMS = {
-    ("dashboard/boards.py", "cluster", "scheduling.occupied"): "a stranger's holdings are shown without name or link",
+    ("dashboard/views/place.py", "_node", "occupancy.of_node"): "a stranger's holdings are shown without name or link",
+    ("dashboard/machines.py", "waste", "occupancy.waiting"): "of all teams only to an operator",
+    ("dashboard/machines.py", "carvings", "occupancy.carvings"): "what was carved on which device, not for whom",
 }
 
 
@@ -57,10 +59,11 @@ def test_no_page_writes_a_query_of_its_own() -> None:
 
 def test_whoever_shows_all_teams_says_why() -> None:
     shown = {
-        (path, node.name, "scheduling.occupied")
+        (path, node.name, called)
         for path, tree in trees("dashboard")
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and "scheduling.occupied(" in ast.unparse(node)
+        for called in ("occupancy.holdings", "occupancy.of_node", "occupancy.waiting", "occupancy.carvings")
+        if isinstance(node, ast.FunctionDef) and f"{called}(" in ast.unparse(node)
     }
     assert shown == set(ALL_TEAMS)
 

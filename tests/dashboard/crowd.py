@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import DateTimeField, Field, UUIDField
@@ -23,6 +24,95 @@ def gather(by: Person, count: int) -> None:
     """`count` jobs of the person's team over the last days, most of them ended and metered."""
     _batch(by, 0, count)
     metering.pull()
+
+
+class Slice(NamedTuple):
+    """Thousandths of a device, or an instance: its compute slices in 56ths."""
+
+    units: int
+    profile: str = ""
+    start: int | None = None
+    memory_slices: int = 0
+
+
+# How a device may be held.
+HELD: tuple[tuple[Slice, ...], ...] = (
+    (),
+    (Slice(1000),),
+    (Slice(1000),),
+    (Slice(500),),
+    (Slice(250), Slice(250), Slice(500)),
+    (Slice(24, "3g.90gb", 0, 4), Slice(16, "2g.45gb", 4, 2), Slice(8, "1g.23gb", 6, 1)),
+    (Slice(8, "1g.23gb", 6, 1),),
+)
+
+
+def occupy(*by: Person) -> None:
+    """Every device of the cluster held in one of these ways, by jobs of the people in turn, one a slice."""
+    devices = Device.objects.select_related("model").order_by("pk")
+    ways = ((device, HELD[(place + place // 8) % len(HELD)]) for place, device in enumerate(devices))
+    _hold(((device, each) for device, way in ways for each in way), by)
+
+
+def hold(by: Person, ways: Mapping[str, Iterable[Slice]]) -> None:
+    """The devices of these names ("node/gpu0") held so, by a job of the person's for each slice."""
+    devices = {str(device): device for device in Device.objects.select_related("node", "model")}
+    _hold(((devices[name], each) for name, way in ways.items() for each in way), [by])
+
+
+def _hold(slices: Iterable[tuple[Device, Slice]], by: Sequence[Person]) -> None:
+    now = timezone.now()
+    teams = [(person.team, person.user) for person in by]
+    jobs, attempts, held = list[Job](), list[Attempt](), list[Allocation]()
+    for number, (device, each) in enumerate(slices):
+        team, user = teams[number % len(teams)]
+        job = Job(
+            id=ids.new(),
+            team=team,
+            submitted_by=user,
+            name=f"holds {number} of {user.name}",
+            command="python train.py",
+            environment="python",
+            gpus=1,
+            share=1000 if each.profile else each.units,
+            profile=each.profile,
+            cpus=4000,
+            memory_mb=16_384,
+            time_limit_s=600,
+            state="running",
+            created_at=now,
+            queued_at=now,
+            started_at=now,
+            attempts_made=1,
+        )
+        attempt = Attempt(
+            job=job,
+            number=1,
+            node_id=device.node_id,
+            cpus=job.cpus,
+            memory_mb=job.memory_mb,
+            state="running",
+            placed_at=now,
+            started_at=now,
+        )
+        jobs.append(job)
+        attempts.append(attempt)
+        held.append(
+            Allocation(
+                attempt=attempt,
+                device=device,
+                units=each.units,
+                memory=7 * each.memory_slices if each.profile else device.model.memory_mb * each.units // 1000,
+                profile=each.profile,
+                start=each.start,
+                weight=125 * each.memory_slices if each.profile else each.units,
+                held_from=now,
+                billable_from=now,
+            )
+        )
+    Job.objects.bulk_create(jobs, batch_size=2000)
+    Attempt.objects.bulk_create(attempts, batch_size=2000)
+    Allocation.objects.bulk_create(held, batch_size=2000)
 
 
 # Copied from the top down: what a row points to is there before it.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from haein.lib import clock
 from haein.tenants.models import User
+from jobs import replays, tasks
 from jobs.models import Job
 from tests.cast import Person
 from tests.dashboard import crowd
@@ -20,7 +25,9 @@ MOST = {
     "/jobs/{running}/": 24,
     "/jobs/{queued}/": 24,
     "/billing/": 16,
-    "/cluster/": 13,
+    "/cluster/": 18,
+    "/cluster/?node=node1": 23,
+    "/cluster/nodes/node1/": 12,
     "/jobs/new/": 10,
     "/tokens/": 9,
     "/api/": 8,
@@ -32,7 +39,7 @@ MOST = {
     "/api/v1/jobs/{running}/attempts": 9,
     "/api/v1/usage": 5,
     "/api/v1/usage/summary": 10,
-    "/api/v1/nodes": 8,
+    "/api/v1/nodes": 12,
     "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
 }
 
@@ -55,3 +62,16 @@ def test_the_number_of_queries_does_not_grow(alice: Person, bob: Person, path: s
     Person(User.objects.get(pk=bob.user.pk))
     crowd.gather(bob, 297)
     assert count(alice, path) == few <= most
+
+
+@pytest.mark.parametrize(("path", "most"), [("/operator/replays/", 12), ("/operator/replays/{replay}/", 9)])
+def test_the_number_of_queries_does_not_grow_with_replays(alice: Person, oda: Person, path: str, most: int) -> None:
+    crowd.gather(alice, 20)
+    now = clock.now()
+    asked = replays.Asked(policies=("packed", "bestfit"), since=now - timedelta(days=30), until=now)
+    counts = []
+    for sizes in ((2,), (2, 3)):
+        started = replays.start(by=oda.user, asked=replace(asked, nodes=sizes))
+        tasks.replay()
+        counts.append(count(oda, path.replace("{replay}", str(started.pk))))
+    assert counts[0] == counts[1] <= most

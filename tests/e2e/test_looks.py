@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -24,15 +25,21 @@ SIGNED_IN = (
     "/jobs/new/?example=digits",
     "/billing/",
     "/cluster/",
+    "/cluster/?state=unusable",
     "/tokens/",
     "/api/",
     "/operator/prices/",
+    "/operator/replays/",
     "/accounts/keep/",
     "/accounts/logout/",
     "/no-such-page/",
 )
 # What a page must have drawn before it is judged: charts and file lists come after the first paint.
-READY = {"/jobs/new/": "#quote", "/billing/": "#chart-days .js-plotly-plot, #chart-days.js-plotly-plot"}
+READY = {
+    "/jobs/new/": "#quote",
+    "/cluster/": "#map[data-frames]",
+    "/billing/": "#chart-days .js-plotly-plot, #chart-days.js-plotly-plot",
+}
 
 
 @pytest.fixture
@@ -49,8 +56,17 @@ def lived_in(visitor: Visitor, rows: Rows) -> Iterator[list[str]]:
         return ended and states.get(running) == "running" and states.get(waiting) == "queued"
 
     until(settled, "there is work of every kind")
+    today = datetime.now(UTC).date()
+    own = {"source": "own", "since": today - timedelta(days=7), "until": today, "kind": "ours"}
+    status, replay = visitor.post("/operator/replays/", policies="packed", own="on", nodes="2, 3", **own)
+    assert status == 302, replay
+    until(lambda: rows.ask("SELECT state FROM jobs_replay") == [("done",)], "a replay is done")
+    READY[replay] = "#chart-costs.js-plotly-plot"
     until(lambda: rows.ask("SELECT count(*) > 0 FROM billing_usage") == [(True,)], "something is metered", 15)
-    yield [f"/jobs/{job}/" for job in (done, failed, running, waiting)] + [f"/jobs/{done}/files/"]
+    ((node,),) = rows.ask("SELECT name FROM cluster_node")
+    visitor.post(f"/cluster/nodes/{node}/drain/", reason="it is looked at")
+    addresses = [f"/jobs/{job}/" for job in (done, failed, running, waiting)]
+    yield [*addresses, f"/jobs/{done}/files/", replay, f"/cluster/?node={node}"]
     for job in (waiting, running):
         visitor.post(f"/jobs/{job}/cancel/")
     until(lambda: rows.states().get(running) == "cancelled", "what runs has ended")

@@ -45,7 +45,7 @@ def test_a_job_is_rehearsed_from_the_queue_to_its_log_and_files(
     log = visitor.get(f"/jobs/{job}/log.txt")[1]
     assert (log.count("hello"), log.count("samples/s")) == (1, 8)
     assert "simulated-checkpoint-1.json" in visitor.get(f"/jobs/{job}/files/")[1]
-    assert visitor.get("/cluster/")[1].count("· emulated") == 1032
+    assert visitor.get(f"/cluster/nodes/{node}/")[1].count("· emulated") == 8
 
 
 def _as_kept_by_a_browser(visitor: Visitor) -> dict[str, object]:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from hypothesis import given
+from hypothesis import strategies as st
 
 from haein.placement import rehearsal, replay, traces
-from haein.placement.model import Gang
+from haein.placement.curves import MOST, Recorder
+from haein.placement.model import WHOLE, DeviceState, Gang, NodeState, Request, Snapshot
 from haein.placement.policies import BEST_FIT, FGD, HAEIN, PACKED
 
 DATA = Path(__file__).parents[2] / "bench" / "data"
@@ -130,6 +133,89 @@ def test_a_queue_lets_whoever_fits_pass_and_counts_waits_from_submit(written: Wr
         replay.queue(nodes, traces.jobs(written(REQUESTS)), PACKED)
 
 
+ONE_NODE = "sn,cpu_milli,memory_mib,gpu,model\na,0,0,4,B200\n"
+
+
+def test_what_a_queue_measures_is_what_is_counted_by_hand(written: Write) -> None:
+    """Four GPUs. 0 takes three for 0-10; 1 asks for two at 2 and waits; 2 asks for eight, which never fit; 3 takes
+    the free one for 4-6; 1 runs 10-30.
+    """
+    jobs = "job_id,num_gpu,submit_time,duration\n0,3,0,10000\n1,2,2000,20000\n2,8,3000,1000\n3,1,4000,2000\n"
+    parts: list[float] = []
+    found = replay.queue(traces.nodes(written(ONE_NODE)), traces.jobs(written(jobs)), PACKED, watch=parts.append)
+    assert (found.jobs, found.refused, found.makespan_s) == (3, 1, 30)
+    assert found.mean_wait_s == pytest.approx(8 / 3)
+    assert (found.median_wait_s, found.p95_wait_s) == (0, 8)
+    assert found.mean_completion_s == pytest.approx((10 + 28 + 2) / 3)
+    # 3 x 10 + 1 x 2 + 2 x 20 of 4 x 30 seconds are held.
+    assert found.utilization == pytest.approx(72 / 120)
+    # 1 waits for two from 2 to 10, and one is free but from 4 to 6.
+    assert found.stranded == pytest.approx(6 / 30)
+    assert (found.charged, found.there) == ({"B200": 72_000}, {"B200": 120_000})
+    held, stranded, waiting = found.curve.columns
+    assert (found.curve.step_s, len(held)) == (1, 30)
+    assert (held[:12], stranded[:12]) == (
+        (3, 3, 3, 3, 4, 4, 3, 3, 3, 3, 2, 2),
+        (0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0),
+    )
+    assert waiting == (0, 0, *[1] * 8, *[0] * 20)
+    assert parts == sorted(parts)
+    assert parts[-1] == 1
+
+
+def test_nothing_is_stranded_when_those_who_wait_ask_for_less_than_is_free(written: Write) -> None:
+    """On two nodes of four, of which three are taken each, somebody waits for two on one node: two are stranded."""
+    jobs = "job_id,num_gpu,submit_time,duration\n0,3,0,10000\n1,3,0,10000\n2,2,0,10000\n"
+    nodes = traces.nodes(written(ONE_NODE + "b,0,0,4,B200\n"))
+    assert replay.queue(nodes, traces.jobs(written(jobs)), PACKED).stranded == pytest.approx(2 * 10 / 20)
+    alone = "job_id,num_gpu,submit_time,duration\n0,3,0,10000\n"
+    assert replay.queue(nodes, traces.jobs(written(alone)), PACKED).stranded == 0
+
+
+def test_a_higher_priority_is_looked_at_first_and_an_instance_is_charged_by_its_memory() -> None:
+    device = DeviceState(id=0, node="a", model="B200", free=WHOLE, usable=True, memory_mb=8000, free_memory_mb=8000)
+    node = NodeState(id=0, name="a", cpus=0, memory_mb=0, free_cpus=0, free_memory_mb=0, usable=True, devices=(device,))
+    whole, half, small = (
+        Request(id="whole", gpus=1, cpus=0, memory_mb=0),
+        Request(id="half", gpus=1, share=500, gpu_memory_mb=2000, cpus=0, memory_mb=0),
+        Request(id="small", gpus=1, profile="1g.23gb", cpus=0, memory_mb=0),
+    )
+    jobs = [traces.Job(whole, 0, 10), traces.Job(half, 1, 10, 0), traces.Job(small, 1, 10, 5)]
+    found = replay.queue(Snapshot((node,)), jobs, HAEIN)
+    # The whole one 0-10; then the small one, which was not the first; then the half, as a carved device has no shares.
+    assert found.mean_completion_s == pytest.approx((10 + 19 + 29) / 3)
+    assert found.charged == {"B200": 10 * (1000 + 125 + (500 + 250) // 2)}
+
+
+def test_what_watches_ends_it(written: Write) -> None:
+    class Enough(Exception):
+        pass
+
+    def watch(part: float) -> None:
+        if part >= 0.5:
+            raise Enough
+
+    nodes, jobs = traces.nodes(written(ONE_NODE)), traces.jobs(written(MURI.replace("16", "4").replace(",8,", ",4,")))
+    with pytest.raises(Enough):
+        replay.queue(nodes, jobs, PACKED, watch=watch)
+    with pytest.raises(Enough):
+        rehearsal.settle(nodes, replay.mix_of(jobs), watch)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 100)), max_size=60))
+def test_a_curve_adds_up_in_at_most_so_many_steps(held: list[tuple[int, int]]) -> None:
+    recorder = Recorder(1, 7)
+    for seconds, value in held:
+        recorder.hold(recorder.now + seconds, (value,))
+    curve = recorder.curve()
+    (column,) = curve.columns
+    assert len(column) <= MOST
+    spans = [min(curve.step_s, recorder.seconds - at * curve.step_s) for at in range(len(column))]
+    assert sum(spans) == sum(seconds for seconds, _ in held)
+    total = sum(value * span for value, span in zip(column, spans, strict=True))
+    assert total == pytest.approx(sum(seconds * value for seconds, value in held))
+
+
 def test_the_command_prints_a_line_for_each_policy_and_seed(written: Write) -> None:
     out = StringIO()
     arguments = ["replay", str(written(REQUESTS)), "--nodes", str(written(NODES)), "--seeds", "100-101", "--json"]
@@ -152,6 +238,8 @@ def test_the_command_queues_and_says_what_is_wrong_with_a_file(written: Write) -
         "replay", str(written(MURI)), "--nodes", nodes, "--protocol", "queue", "--policy", "packed", stdout=out
     )
     assert out.getvalue().startswith("policy packed  order first come  jobs 3")
+    for word in ("median_wait_s", "p95_wait_s", "utilization_percent", "stranded_gpus"):
+        assert word in out.getvalue()
     with pytest.raises(CommandError, match="line 1: the file is empty"):
         call_command("replay", str(written("")), "--nodes", nodes)
     with pytest.raises(CommandError, match="--seeds: 'x' is no seed or span of seeds"):

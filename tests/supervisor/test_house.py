@@ -8,7 +8,7 @@ import pytest
 
 from tests.house import House, until
 
-PARTS = ("web", "worker", "beat", "valkey", "postgres")
+PARTS = ("web", "worker", "replayer", "beat", "valkey", "postgres")
 
 pytestmark = pytest.mark.long
 

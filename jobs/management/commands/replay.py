@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +71,21 @@ def _fill(snapshot: Snapshot, jobs: list[traces.Job], policy: Policy, seeds: ran
 
 
 def _queue(snapshot: Snapshot, jobs: list[traces.Job], policy: Policy, shortest_first: bool) -> dict[str, Any]:
-    queued = asdict(replay.queue(snapshot, jobs, policy, shortest_first=shortest_first))
-    order = "shortest first" if shortest_first else "first come"
-    return {"policy": policy.name, "order": order, **{name: round(value) for name, value in queued.items()}}
+    queued = replay.queue(snapshot, jobs, policy, shortest_first=shortest_first)
+    return {
+        "policy": policy.name,
+        "order": "shortest first" if shortest_first else "first come",
+        "jobs": queued.jobs,
+        "refused": queued.refused,
+        "mean_completion_s": round(queued.mean_completion_s),
+        "mean_wait_s": round(queued.mean_wait_s),
+        "median_wait_s": round(queued.median_wait_s),
+        "p95_wait_s": queued.p95_wait_s,
+        "makespan_s": queued.makespan_s,
+        "utilization_percent": round(100 * queued.utilization, 2),
+        "stranded_gpus": round(queued.stranded, 2),
+        "decisions_per_s": round(queued.decisions_per_s),
+    }
 
 
 def _seeds(text: str) -> range:

@@ -1,0 +1,270 @@
+"""The contexts of the cluster's page: totals, the table of nodes, one node, and what of the free GPUs is stranded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from django.core.paginator import Paginator
+from django.http import QueryDict
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from dashboard import heatmap, present
+from haein.cluster.models import Device
+from haein.placement import mig, stranded
+from haein.placement.model import WHOLE, Request
+from haein.placement.stranded import GPU, Why
+from haein.tenants.scope import Scope
+from jobs import occupancy
+from jobs.models import Allocation
+from jobs.occupancy import NodeDetail, NodeFacts, Occupancy
+
+PAGE = 25
+STATES: Mapping[str, str | Promise] = {
+    "free": gettext_lazy("Free"),
+    "partly": gettext_lazy("Partly held"),
+    "full": gettext_lazy("Fully held"),
+    "unusable": gettext_lazy("Unusable"),
+    "drained": gettext_lazy("Drained"),
+}
+SORTS: Mapping[str, str | Promise] = {
+    "name": gettext_lazy("By name"),
+    "-free": gettext_lazy("Most free first"),
+    "-held": gettext_lazy("Most held first"),
+    "-unusable": gettext_lazy("Most unusable first"),
+}
+_WHY: Mapping[Why, str | Promise] = {
+    Why.ELSEWHERE: gettext_lazy("another model, pool or label: %(gpus)s"),
+    Why.OTHERWISE: gettext_lazy("the device is shared or carved in the other way: %(gpus)s"),
+    Why.GPU_MEMORY: gettext_lazy("too little GPU memory beside it: %(gpus)s"),
+    Why.LITTLE: gettext_lazy("too little left on each device: %(gpus)s"),
+    Why.NO_START: gettext_lazy("no legal start for the instance: %(gpus)s"),
+    Why.FEW_DEVICES: gettext_lazy("too few such devices on one node: %(gpus)s"),
+    Why.CPUS: gettext_lazy("too few CPU cores on the node: %(gpus)s"),
+    Why.MEMORY: gettext_lazy("too little memory on the node: %(gpus)s"),
+}
+
+
+def gpus(units: int) -> str:
+    """7000ths of a device as devices."""
+    return f"{units / GPU:,.2f}".rstrip("0").rstrip(".")
+
+
+def totals(occupied: Occupancy) -> dict[str, Any]:
+    """Law 2 in whole GPUs: what is held, free, unusable and drained adds up to all of them."""
+    units, nodes, devices = occupied.totals(), len(occupied.nodes), len(occupied.node)
+    away = sum(not node.present for node in occupied.nodes)
+    drained = sum(node.drained_at is not None for node in occupied.nodes)
+    held_by = int((occupied.holders > 0).sum())
+    free_devices = int(((occupied.held == 0) & (occupied.free > 0)).sum())
+    on = ngettext("on %(n)d node", "on %(n)d nodes", nodes) % {"n": nodes}
+    return {
+        "figures": [
+            (_("GPUs"), f"{devices:,}", f"{on}, {_('%(n)d away') % {'n': away}}" if away else on),
+            (_("Held"), gpus(units["held"]), _("on %(n)s devices") % {"n": f"{held_by:,}"}),
+            (_("Free"), gpus(units["free"]), _("%(n)s of them whole") % {"n": f"{free_devices:,}"}),
+            (_("Unusable"), gpus(units["unusable"]), _("out of order, or beyond any legal slice")),
+            (_("Drained"), gpus(units["drained"]), ngettext("%(n)d node", "%(n)d nodes", drained) % {"n": drained}),
+        ],
+    }
+
+
+def options(occupied: Occupancy) -> dict[str, Any]:
+    """What the page can be filtered and sorted by."""
+    return {
+        "models": occupied.layout.models,
+        "pools": sorted({node.pool for node in occupied.nodes if node.pool}),
+        "states": STATES.items(),
+        "sorts": SORTS.items(),
+    }
+
+
+def table(occupied: Occupancy, asked: QueryDict) -> dict[str, Any]:
+    """A page of the nodes that fit the filter."""
+    filters = {name: asked.get(name, "").strip() for name in ("q", "model", "pool", "state", "sort")}
+    free, held = occupied.by_node(occupied.free), occupied.by_node(occupied.held)
+    count = occupied.by_node(np.ones(len(occupied.node), dtype=np.bool_))
+    broken = occupied.by_node(occupied.broken)
+    places = _fitting(occupied, filters)
+    order = {"-free": free, "-held": held, "-unusable": broken}.get(filters["sort"])
+    if order is not None:
+        places.sort(key=lambda place: -int(order[place]))
+    page = Paginator(places, PAGE).get_page(asked.get("page"))
+    rows = [
+        {
+            "name": node.name,
+            "where": _where(node),
+            "devices": int(count[place]),
+            "held": gpus(int(held[place])),
+            "free": gpus(int(free[place])),
+            "broken": int(broken[place]),
+            "present": node.present,
+            "drained": node.drained_at is not None,
+            "cpus": _of(present.cores(int(occupied.node_cpus[place])), present.cores(node.cpus)),
+            "memory": _of(present.memory(int(occupied.node_memory_mb[place])), present.memory(node.memory_mb)),
+        }
+        for place in page.object_list
+        for node in (occupied.nodes[place],)
+    ]
+    query = urlencode({name: value for name, value in filters.items() if value})
+    return {"page": page, "rows": rows, "filter": {**filters, "sort": filters["sort"] or "name"}, "query": query}
+
+
+def _fitting(occupied: Occupancy, filters: Mapping[str, str]) -> list[int]:
+    """The places of the nodes that fit, by name."""
+    fits = np.ones(len(occupied.nodes), dtype=np.bool_)
+    of_a_device = np.ones(len(occupied.node), dtype=np.bool_)
+    if filters["model"]:
+        names = np.array([name == filters["model"] for name in occupied.layout.models], dtype=np.bool_)
+        of_a_device &= names[occupied.layout.model] if len(names) else False
+    if filters["state"] in STATES:
+        of_a_device &= _in_state(occupied, filters["state"])
+    if filters["model"] or filters["state"] in STATES:
+        fits &= occupied.by_node(of_a_device) > 0
+    words, pool = filters["q"].lower(), filters["pool"]
+    return [
+        place
+        for place in np.flatnonzero(fits).tolist()
+        if words in occupied.nodes[place].name.lower() and pool in ("", occupied.nodes[place].pool)
+    ]
+
+
+def _in_state(occupied: Occupancy, state: str) -> occupancy.Flags:
+    if state == "unusable":
+        return occupied.broken
+    if state == "drained":
+        return occupied.drained
+    fits: occupancy.Flags = heatmap.flags(occupied) == heatmap.STATES[state]
+    fits |= heatmap.flags(occupied) == heatmap.STATES[state] | heatmap.CARVED
+    return fits
+
+
+def node_url(name: str) -> str:
+    return f"{reverse('cluster')}?{urlencode({'node': name})}"
+
+
+def _where(node: NodeFacts) -> str:
+    return " · ".join(part for part in (node.pod, node.rack, node.pool) if part)
+
+
+def _of(used: str, all_of_it: str) -> str:
+    return _("%(used)s of %(all)s") % {"used": used, "all": all_of_it}
+
+
+def waste(occupied: Occupancy, scope: Scope) -> dict[str, Any]:
+    """For what waits (of all teams only to an operator) and for the standard shapes: how many fit, what is stranded."""
+    waiting = occupancy.waiting(None if scope.user.is_operator else scope)
+    requests = [*(request for request, _ in waiting), *stranded.standard(occupied.layout.models)]
+    counts = [count for _, count in waiting]
+    counts += [0] * (len(requests) - len(counts))
+    return {
+        "free_gpus": gpus(int(occupied.free.sum())),
+        "shapes": [
+            {
+                "shape": _shape(report.request),
+                "waiting": count,
+                "fits": f"{report.fits:,}",
+                "stranded": gpus(report.stranded),
+                "why": _why(report),
+            }
+            for report, count in zip(stranded.among(occupied.rooms(), requests), counts, strict=True)
+        ],
+    }
+
+
+def carvings() -> dict[str, Any]:
+    """What was carved last, by the sentences of the plans."""
+    return {"carvings": [{"at": at, "text": text[:1].upper() + text[1:]} for at, text in occupancy.carvings()]}
+
+
+def _shape(request: Request) -> str:
+    parts = [
+        present.slices(request),
+        request.model.replace("|", _(" or ")),
+        present.memory(request.gpu_memory_mb) if request.gpu_memory_mb else "",
+        _("%(cores)s cores") % {"cores": present.cores(request.cpus)} if request.cpus else "",
+        present.memory(request.memory_mb) if request.memory_mb else "",
+        request.pool,
+        *sorted(request.labels),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _why(report: stranded.Report) -> str:
+    if not report.free:
+        return _("Nothing is free.")
+    if not report.stranded:
+        return _("All that is free can be used.")
+    parts = sorted(report.why.items(), key=lambda part: -part[1])
+    sentence = "; ".join(str(_WHY[reason]) % {"gpus": gpus(units)} for reason, units in parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def node(detail: NodeDetail, scope: Scope) -> dict[str, Any]:
+    """One node; who holds its devices only where the reader may know."""
+    found = detail.node
+    return {
+        "node": found,
+        "where": [
+            (_("Rack"), found.rack or _("n/a")),
+            (_("Pod"), found.pod or _("n/a")),
+            (_("Pool"), found.pool or _("none")),
+            (_("Labels"), ", ".join(found.labels) or _("none")),
+            (_("CPU cores"), _of(present.cores(detail.cpus), present.cores(found.cpus))),
+            (_("Memory"), _of(present.memory(detail.memory_mb), present.memory(found.memory_mb))),
+            (_("Jobs"), str(detail.jobs)),
+        ],
+        "running": ngettext("%(n)d job runs there and goes on.", "%(n)d jobs run there and go on.", detail.jobs)
+        % {"n": detail.jobs},
+        "devices": [_device(device, held, scope) for device, held in detail.devices],
+        "may_drain": scope.user.is_operator,
+    }
+
+
+def _device(device: Device, held: Sequence[Allocation], scope: Scope) -> dict[str, Any]:
+    return {
+        "name": f"gpu{device.index}",
+        "model": device.model.name,
+        "memory": present.memory(device.model.memory_mb),
+        "problem": device.problem,
+        "emulated": device.emulated,
+        "carved": any(allocation.profile for allocation in held),
+        "free": _left(held),
+        "slices": [_slice(allocation, scope) for allocation in held],
+    }
+
+
+def _left(held: Sequence[Allocation]) -> str:
+    if any(allocation.profile for allocation in held):
+        slices = mig.COMPUTE_SLICES - sum(allocation.units for allocation in held) // mig.COMPUTE_UNITS
+        return _("%(left)d of %(all)d compute slices free") % {"left": slices, "all": mig.COMPUTE_SLICES}
+    left = max(0, WHOLE - sum(allocation.units for allocation in held))
+    return _("%(share)s free") % {"share": present.percent(left)}
+
+
+def _slice(allocation: Allocation, scope: Scope) -> dict[str, Any]:
+    job = allocation.attempt.job
+    known = job.team_id in scope.team_ids or scope.user.is_operator
+    instance = allocation.start is not None
+    memory = allocation.memory // mig.MEMORY_UNITS
+    return {
+        "what": _("%(profile)s from %(start)d") % {"profile": allocation.profile, "start": allocation.start}
+        if instance
+        else _share(allocation),
+        # Where it is drawn, in percent of the device: by its memory slices, or by its share of the compute.
+        "left": (allocation.start or 0) * 100 / mig.MEMORY_SLICES if instance else None,
+        "width": memory * 100 / mig.MEMORY_SLICES if instance else allocation.units / 10,
+        "holder": job.name if known else _("another team"),
+        # A job's page is its own team's alone.
+        "url": present.job_url(job.pk) if job.team_id in scope.team_ids else None,
+    }
+
+
+def _share(allocation: Allocation) -> str:
+    share = present.percent(allocation.units)
+    return f"{share} · {present.memory(allocation.memory)}" if allocation.memory else share
