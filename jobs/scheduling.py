@@ -34,7 +34,7 @@ from haein.placement.model import (
     Snapshot,
 )
 from haein.tenants.models import Organization
-from jobs import moves
+from jobs import moves, settling
 from jobs.models import Allocation, Attempt, Job, Worker
 from jobs.spec import Near as Nearness
 from jobs.spec import Spec
@@ -199,7 +199,9 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
         return 0
     held = {job.pk: code for job in queue if (code := _gate(job, ready))}
     jobs = {job.pk: job for job in queue}
-    plan = engine.plan(snapshot(), [request_of(job) for job in queue if job.pk not in held])
+    policy, mix = settling.current()
+    requests = [request_of(job) for job in queue if job.pk not in held]
+    plan = engine.plan(snapshot(), requests, policy, mix, explained=False)
     placed = _start(plan.placements, plan.carvings, jobs, now)
     _write_reasons({**held, **{_uuid(refusal): _class(refusal) for refusal in plan.refusals}}, jobs)
     return placed
