@@ -276,7 +276,9 @@ def _start(
         if placement.member
     )
     Allocation.objects.bulk_create(
-        _allocation(attempt, placement, grant, devices, now) for attempt, placement in won for grant in placement.grants
+        allocation(attempt, placement, grant, devices[cast(int, grant.device_id)], now)
+        for attempt, placement in won
+        for grant in placement.grants
     )
     Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1)
     return len(winners)
@@ -293,10 +295,8 @@ def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
     )
 
 
-def _allocation(
-    attempt: Attempt, placement: Placement, grant: Grant, devices: Mapping[int, Device], now: datetime
-) -> Allocation:
-    device = devices[cast(int, grant.device_id)]
+def allocation(attempt: Attempt, placement: Placement, grant: Grant, device: Device, now: datetime) -> Allocation:
+    """What was granted of the device, as it is written down."""
     return Allocation(
         attempt=attempt,
         rank=placement.member,
@@ -350,10 +350,7 @@ def _why_placed(
     attempt: int,
 ) -> moves.Why:
     """Where it goes, and what is carved for it."""
-    where = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
-    if len(workers) > MOST_NAMED:
-        where.append(f"(+{len(workers) - MOST_NAMED})")
-    values = {"where": "; ".join(where)}
+    values = {"where": where(workers, nodes, devices)}
     # A device that is carved for two of its workers is said once.
     held = dict.fromkeys(grant.device_id for placement in workers for grant in placement.grants)
     touched = [device_id for device_id in held if device_id in carved]
@@ -363,11 +360,18 @@ def _why_placed(
     return moves.Why("placed_carving", {**values, "carved": "; ".join(sentences_of)}, attempt=attempt)
 
 
-def _where(nodes: Mapping[int, Node], devices: Mapping[int, Device], placement: Placement) -> str:
+def where(workers: Sequence[Placement], nodes: Mapping[Any, Node], devices: Mapping[Any, Device]) -> str:
+    """The nodes and slices that the workers were given; of a large gang only the first few."""
+    named = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
+    more = [f"(+{len(workers) - MOST_NAMED})"] if len(workers) > MOST_NAMED else []
+    return "; ".join([*named, *more])
+
+
+def _where(nodes: Mapping[Any, Node], devices: Mapping[Any, Device], placement: Placement) -> str:
     """n017, n017/gpu3, n017/gpu0-7, or n017/gpu3 (3g.90gb)."""
-    node = nodes[cast(int, placement.node_id)].name
+    node = nodes[placement.node_id].name
     profile = next((grant.profile for grant in placement.grants), "")
-    indexes = sorted(devices[cast(int, grant.device_id)].index for grant in placement.grants)
+    indexes = sorted(devices[grant.device_id].index for grant in placement.grants)
     if not indexes:
         return node
     where = f"{node}/gpu{','.join(_spans(indexes))}"
