@@ -4,10 +4,14 @@ IN := .venv/bin/python
 ON_SERVICES := $(IN) -m haein.supervisor services --
 ONLY ?=
 
-.PHONY: up test test-long lint bench lock ready
+.PHONY: up demo test test-long lint bench lock ready
 
 up:
 	@exec $(PYTHON) haein/supervisor/bootstrap.py up
+
+# The same with a simulated cluster of 1,032 GPUs, on a data folder of its own, and made-up people at work on it.
+demo:
+	@exec $(PYTHON) haein/supervisor/bootstrap.py demo
 
 ready:
 	@$(PYTHON) haein/supervisor/bootstrap.py test

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from bench import api, churn, cluster_page, latency, packing, rest, start
+from bench import api, churn, cluster_page, latency, month, packing, rest, start
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
@@ -18,6 +18,8 @@ BENCHMARKS = {
     "decisions_per_s": packing.decisions_per_s,
     "decisions_per_s_100k": packing.decisions_per_s_100k,
     "gang_ms": packing.gang,
+    "month_s": month.in_memory,
+    "day_db_s": month.day_in_the_database,
     "rest_submits_per_s": api.rest_submits,
     "list_ms": api.lists,
     "logs_mb_per_s": api.logs,

@@ -36,7 +36,7 @@ def _pull_batch() -> int:
         .order_by("id")[:_BATCH]
     )
     tariffs = prices.tariffs(allocation.device.model_id for allocation in batch)
-    rows = [_row(a, line) for a in batch for line in lines(a, tariffs.get(a.device.model_id, []), until=None)]
+    rows = [row(a, line) for a in batch for line in lines(a, tariffs.get(a.device.model_id, []), until=None)]
     Usage.objects.bulk_create(rows, ignore_conflicts=True)
     Allocation.objects.filter(pk__in=[allocation.pk for allocation in batch]).update(metered=True)
     return len(batch)
@@ -66,7 +66,8 @@ def _months(start: int, end: int) -> Iterator[int]:
         yield clock.whole_seconds(moment)
 
 
-def _row(allocation: Allocation, line: rating.Line) -> Usage:
+def row(allocation: Allocation, line: rating.Line) -> Usage:
+    """The line as it is written down."""
     job = allocation.attempt.job
     return Usage(
         allocation=allocation,

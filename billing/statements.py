@@ -93,20 +93,37 @@ def of_jobs(job_ids: Collection[UUID], *, now: datetime) -> dict[UUID, int]:
     metered = Usage.objects.filter(job_id__in=job_ids).values_list("job_id", "price__per_hour")
     for job_id, per_hour, unit_seconds in metered.annotate(used=Sum(F("seconds") * F("units"))).order_by():
         exact[job_id] += rating.amount(unit_seconds, per_hour)
-    for allocation, amount in _unmetered(Allocation.objects.filter(attempt__job_id__in=job_ids), now):
-        exact[allocation.attempt.job_id] += amount
+    for held in _unmetered(Allocation.objects.filter(attempt__job_id__in=job_ids), now):
+        exact[held.job_id] += rating.add(line.exact for line in held.lines)
     return {job_id: rating.total([amount]) for job_id, amount in exact.items()}
 
 
-def _unmetered(allocations: QuerySet[Allocation], now: datetime) -> list[tuple[Allocation, Fraction]]:
-    return [(row, rating.add(line.exact for line in lines)) for row, lines in _unmetered_lines(allocations, now)]
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """All slices of a job that cost alike from one moment to another, as if they were one."""
+
+    job_id: UUID
+    user_id: UUID
+    lines: Sequence[rating.Line]
 
 
-def _unmetered_lines(allocations: QuerySet[Allocation], now: datetime) -> list[tuple[Allocation, list[rating.Line]]]:
-    """What metering has not pulled yet, running work included, in two queries."""
-    rows = list(allocations.filter(metered=False).select_related("device__model", "attempt__job__submitted_by"))
-    tariffs = prices.tariffs(row.device.model_id for row in rows)
-    return [(row, metering.lines(row, tariffs.get(row.device.model_id, []), until=now)) for row in rows]
+def _unmetered(allocations: QuerySet[Allocation], now: datetime) -> list[_Held]:
+    """What metering has not pulled yet, running work included, in two queries.
+
+    Added up by the database: a gang of 16 nodes holds 128 slices, and their amounts are in step with their weights.
+    """
+    alike = ("attempt__job_id", "attempt__job__submitted_by_id", "device__model_id", "billable_from", "ended_at")
+    charged = allocations.filter(metered=False, waived=False, billable_from__isnull=False)
+    rows = list(charged.values_list(*alike).annotate(Sum("weight")).order_by())
+    tariffs = prices.tariffs(model_id for _, _, model_id, *_ in rows)
+    return [
+        _Held(job_id, user_id, metering.lines(_as_one(begun, ended, weight), tariffs.get(model_id, []), until=now))
+        for job_id, user_id, model_id, begun, ended, weight in rows
+    ]
+
+
+def _as_one(begun: datetime, ended: datetime | None, weight: int) -> Allocation:
+    return Allocation(billable_from=begun, ended_at=ended, weight=weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +160,7 @@ def month(scope: Scope, day: date, *, now: datetime) -> Month:
         _add(exact, (user_id, on), rating.amount(unit_seconds, per_hour))
         used[user_id] = used.get(user_id, 0) + unit_seconds
     running = Fraction()
-    for allocation, line in _open_lines(scope, start, end, now):
-        user_id = allocation.attempt.job.submitted_by_id
+    for user_id, line in _open_lines(scope, start, end, now):
         _add(exact, (user_id, clock.from_epoch(line.start).date()), line.exact)
         used[user_id] = used.get(user_id, 0) + line.seconds * line.units
         running += line.exact
@@ -184,13 +200,10 @@ def _spent_since(start: datetime, rows: QuerySet[Usage], running: Iterable[ratin
 
 def burning(scope: Scope, *, now: datetime) -> int:
     """Micro-units that an hour of what runs now costs."""
-    rows = list(
-        Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None).values_list(
-            "weight", "device__model_id"
-        )
-    )
-    tariffs = prices.tariffs(model_id for _, model_id in rows)
-    return rating.total(_hour(units, tariffs.get(model_id, []), now) for units, model_id in rows)
+    held = Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None)
+    weights = dict(held.values_list("device__model_id").annotate(Sum("weight")).order_by())
+    tariffs = prices.tariffs(weights)
+    return rating.total(_hour(weight, tariffs.get(model_id, []), now) for model_id, weight in weights.items())
 
 
 def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int, int]]:
@@ -207,13 +220,11 @@ def _per_hour(price_ids: Iterable[int]) -> dict[int, int]:
     return dict(Price.objects.filter(pk__in=set(price_ids)).values_list("pk", "per_hour"))
 
 
-def _open_lines(
-    scope: Scope, start: datetime, end: datetime, now: datetime
-) -> Iterator[tuple[Allocation, rating.Line]]:
+def _open_lines(scope: Scope, start: datetime, end: datetime, now: datetime) -> Iterator[tuple[UUID, rating.Line]]:
+    """Whose they are, and the lines."""
     first, last = clock.whole_seconds(start), clock.whole_seconds(end)
-    mine = Allocation.objects.seen_by(scope)
-    for allocation, lines in _unmetered_lines(mine, now):
-        yield from ((allocation, line) for line in lines if first <= line.start < last)
+    for held in _unmetered(Allocation.objects.seen_by(scope), now):
+        yield from ((held.user_id, line) for line in held.lines if first <= line.start < last)
 
 
 def _add(sums: dict[tuple[UUID, date], Fraction], key: tuple[UUID, date], amount: Fraction) -> None:

@@ -63,6 +63,8 @@ def page(request: HttpRequest) -> dict[str, Any]:
         "version": settings.VERSION,
         "scope": scope or None,
         "nav": SECTIONS.get(match.url_name or "", "") if match else "",
+        "simulated": settings.HAEIN_BACKEND == "simulator",
+        "speed": settings.HAEIN_SIM_SPEED,
     }
     if scope:
         context["troubles"] = pulse.troubles(now=clock.now())

@@ -17,7 +17,7 @@ from django.utils.translation import gettext
 from haein.cluster import inventory
 from haein.cluster.models import Device, DeviceModel, Node
 from haein.lib import ids
-from haein.placement import engine, mig, sentences
+from haein.placement import engine, mig, sentences, weights
 from haein.placement.model import (
     WHOLE,
     Carving,
@@ -276,7 +276,9 @@ def _start(
         if placement.member
     )
     Allocation.objects.bulk_create(
-        _allocation(attempt, placement, grant, devices, now) for attempt, placement in won for grant in placement.grants
+        allocation(attempt, placement, grant, devices[cast(int, grant.device_id)], now)
+        for attempt, placement in won
+        for grant in placement.grants
     )
     Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1)
     return len(winners)
@@ -293,10 +295,8 @@ def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
     )
 
 
-def _allocation(
-    attempt: Attempt, placement: Placement, grant: Grant, devices: Mapping[int, Device], now: datetime
-) -> Allocation:
-    device = devices[cast(int, grant.device_id)]
+def allocation(attempt: Attempt, placement: Placement, grant: Grant, device: Device, now: datetime) -> Allocation:
+    """What was granted of the device, as it is written down."""
     return Allocation(
         attempt=attempt,
         rank=placement.member,
@@ -305,20 +305,9 @@ def _allocation(
         memory=grant.memory,
         profile=grant.profile,
         start=grant.start if grant.profile else None,
-        weight=weight(grant, device.model),
+        weight=weights.of_grant(grant, device.model.name, device.model.memory_mb),
         held_from=now,
     )
-
-
-def weight(grant: Grant, model: DeviceModel) -> int:
-    """The part of the device's price that the slice costs, in thousandths; of one device they add up to 1,000 at most.
-
-    An instance costs its memory slices of 8. A share costs the mean of its thousandths and its thousandths of the
-    memory, which is the share itself unless more or less memory was asked for; rounded down, but never nothing.
-    """
-    if grant.profile:
-        return _weight_of_instance(mig.profiles(model.name)[grant.profile])
-    return _weight_of_share(grant.units, grant.memory, model)
 
 
 def weight_asked(spec: Spec, model: DeviceModel) -> int | None:
@@ -327,18 +316,9 @@ def weight_asked(spec: Spec, model: DeviceModel) -> int | None:
         return None
     if spec.profile:
         profile = mig.profiles(model.name).get(spec.profile)
-        return _weight_of_instance(profile) if profile else None
-    return _weight_of_share(spec.share, spec.gpu_memory_mb or model.memory_mb * spec.share // WHOLE, model)
-
-
-def _weight_of_instance(profile: mig.Profile) -> int:
-    return profile.memory * WHOLE // mig.MEMORY_SLICES
-
-
-def _weight_of_share(units: int, memory_mb: int, model: DeviceModel) -> int:
-    if not model.memory_mb or memory_mb == model.memory_mb * units // WHOLE:
-        return units
-    return max(1, (units + memory_mb * WHOLE // model.memory_mb) // 2)
+        return weights.of_instance(profile) if profile else None
+    memory_mb = spec.gpu_memory_mb or model.memory_mb * spec.share // WHOLE
+    return weights.of_share(spec.share, memory_mb, model.memory_mb)
 
 
 def _why_placed(
@@ -350,10 +330,7 @@ def _why_placed(
     attempt: int,
 ) -> moves.Why:
     """Where it goes, and what is carved for it."""
-    where = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
-    if len(workers) > MOST_NAMED:
-        where.append(f"(+{len(workers) - MOST_NAMED})")
-    values = {"where": "; ".join(where)}
+    values = {"where": where(workers, nodes, devices)}
     # A device that is carved for two of its workers is said once.
     held = dict.fromkeys(grant.device_id for placement in workers for grant in placement.grants)
     touched = [device_id for device_id in held if device_id in carved]
@@ -363,11 +340,18 @@ def _why_placed(
     return moves.Why("placed_carving", {**values, "carved": "; ".join(sentences_of)}, attempt=attempt)
 
 
-def _where(nodes: Mapping[int, Node], devices: Mapping[int, Device], placement: Placement) -> str:
+def where(workers: Sequence[Placement], nodes: Mapping[Any, Node], devices: Mapping[Any, Device]) -> str:
+    """The nodes and slices that the workers were given; of a large gang only the first few."""
+    named = [_where(nodes, devices, placement) for placement in workers[:MOST_NAMED]]
+    more = [f"(+{len(workers) - MOST_NAMED})"] if len(workers) > MOST_NAMED else []
+    return "; ".join([*named, *more])
+
+
+def _where(nodes: Mapping[Any, Node], devices: Mapping[Any, Device], placement: Placement) -> str:
     """n017, n017/gpu3, n017/gpu0-7, or n017/gpu3 (3g.90gb)."""
-    node = nodes[cast(int, placement.node_id)].name
+    node = nodes[placement.node_id].name
     profile = next((grant.profile for grant in placement.grants), "")
-    indexes = sorted(devices[cast(int, grant.device_id)].index for grant in placement.grants)
+    indexes = sorted(devices[grant.device_id].index for grant in placement.grants)
     if not indexes:
         return node
     where = f"{node}/gpu{','.join(_spans(indexes))}"

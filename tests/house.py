@@ -50,10 +50,10 @@ class House:
         (line,) = (ran.stdout + ran.stderr).splitlines()
         return line
 
-    def up(self, **settings: str) -> None:
+    def up(self, command: str = "up", **settings: str) -> None:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*COMMAND, "up"],
+                [*COMMAND, command],
                 cwd=ROOT,
                 env=self.environ(**settings),
                 stdin=subprocess.DEVNULL,

@@ -89,6 +89,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         **boards.job_head(found, scope, now=now),
         **boards.job_cost(found, now=now),
         **boards.job_events(found),
+        "ended": not found.is_open,
         "command": found.command,
         "spec": _spec_rows(found),
         "attempt_id": str(newest.pk) if newest else "",

@@ -6,9 +6,12 @@ from uuid import UUID
 
 
 def new() -> UUID:
-    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10), "big")
+    """A version 7 UUID of this moment."""
+    return made(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big"))
+
+
+def made(milliseconds: int, noise: int) -> UUID:
+    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of milliseconds since the epoch, then 74 of noise's 80 bits."""
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | noise
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -1,7 +1,8 @@
 """Makes the Python environments that Haein needs, with nothing but a bare Python: the server's and the jobs'.
 
-`up` makes the server's and becomes the supervisor; `jobs` makes the jobs'; `test` makes both with the test packages and
-finds a browser. Each is made again when its lock file or its Python changes, and costs nothing when it did not.
+`up` and `demo` make the server's and become the supervisor; `jobs` makes the jobs'; `test` makes both with the test
+packages and finds a browser. Each is made again when its lock file or its Python changes, and costs nothing when it did
+not.
 """
 
 from __future__ import annotations  # so that an older Python gets as far as our sentence
@@ -33,11 +34,11 @@ AGAIN = "then run make again"
 def main(arguments: list[str]) -> int:
     command = arguments[0] if len(arguments) == 1 else ""
     os.umask(0o022)  # the accounts of the service and of the jobs read what is made here
-    if command == "up":
+    if command in {"up", "demo"}:
         server_environment()
         os.chdir(ROOT)
         python = str(VENV / "bin/python")
-        os.execv(python, [python, "-m", "haein.supervisor", "up"])  # noqa: S606 - our own, with words of our own
+        os.execv(python, [python, "-m", "haein.supervisor", command])  # noqa: S606 - our own, with words of our own
     elif command == "jobs":
         jobs_environment()
     elif command == "test":
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         jobs_environment()
         browser()
     else:
-        refuse("use: python3 haein/supervisor/bootstrap.py up | jobs | test")
+        refuse("use: python3 haein/supervisor/bootstrap.py up | demo | jobs | test")
     return 0
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from haein.supervisor.layout import Layout
 
 
-def secret(layout: Layout, name: str) -> str:
-    """The named secret, made on first use: 64 hexadecimal digits."""
+def secret(layout: Layout, name: str, *, digits: int = 64) -> str:
+    """The named secret, made on first use: so many hexadecimal digits."""
     path = layout.secrets / name
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        layout.write(path, os.urandom(32).hex() + "\n")
+        layout.write(path, os.urandom(digits // 2).hex() + "\n")
         return path.read_text().strip()
 
 

@@ -20,10 +20,13 @@ CELERY_WORKER = (
 )
 
 
-def run() -> int:
-    """Runs until somebody asks it to end; returns the exit code. Raises Refusal."""
+def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = None) -> int:
+    """Runs on the folder (by default the one that was asked for) until somebody asks it to end; returns the exit code.
+
+    `welcome` is done once pages answer, instead of offering the setup link. Raises Refusal.
+    """
     begun = time.monotonic()
-    layout = Layout(folder_in_use(), account.own(), account.service())
+    layout = Layout(folder or folder_in_use(), account.own(), account.service())
     layout.prepare()
     held = checks.hold(layout, address())
     checks.same_or_newer(layout)
@@ -35,6 +38,7 @@ def run() -> int:
     crew.on_turn = DiskWatch(journal, layout.var)
     try:
         _start(crew, begun)
+        (welcome or offer_setup)(crew)
         crew.watch()
     except Stopped:
         journal.say("Stopping; once more hurries. Jobs that run go on, and are found again at the next start.")
@@ -60,13 +64,13 @@ def _start(crew: Crew, begun: float) -> None:
     checks.write_version(layout)
     for part in (web(layout), worker(layout), beat(layout), replayer(layout)):
         crew.start(part)
-    crew.start(jobs_python(layout))
+    if backend() != "simulator":
+        crew.start(jobs_python(layout))
     probe = Probe(bind(), port())
     if not crew.wait(probe.answered, 60):
         crew.journal.say("The web server has not answered for a minute; its lines above should say why.")
         crew.wait(probe.answered)
     crew.journal.say(f"Haein {checks.app_version()} answers at {address()} ({time.monotonic() - begun:.1f} s)")
-    offer_setup(crew)
 
 
 def offer_setup(crew: Crew) -> None:
@@ -87,6 +91,10 @@ def _bring_up_to_date(crew: Crew) -> None:
     if crew.run(manage(crew.layout, "migrate", "migrate", "--no-input", shown=lambda line: "Applying" in line)):
         raise Refusal("The database could not be brought up to date; the lines above say why. Nothing was started.")
     migrations.applied(crew.layout)
+
+
+def backend() -> str:
+    return os.environ.get("HAEIN_BACKEND") or "local"
 
 
 def bind() -> str:

@@ -28,7 +28,7 @@ def test_a_job_is_rehearsed_from_the_queue_to_its_log_and_files(
     page.goto(f"/jobs/{job}/")
     state = page.locator("#job-head [data-state]")
     expect(state).to_have_attribute("data-state", "queued")
-    expect(page.locator("header .badge")).to_have_text("Emulated GPUs")
+    expect(page.locator("header .badge")).to_have_text("Simulation × 10")
     os.kill(house.pid("worker"), signal.SIGCONT)
 
     expect(state).to_have_attribute("data-state", "running", timeout=20_000)
