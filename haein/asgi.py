@@ -1,5 +1,6 @@
 """What the web server runs: pages over HTTP, live views over one socket a page."""
 
+import gc
 import os
 
 from channels.auth import AuthMiddlewareStack
@@ -21,3 +22,7 @@ application = ProtocolTypeRouter(
         "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(sockets))),
     }
 )
+
+# What is loaded by now stays for good. To look through it in every full collection took 50 ms of one page in twelve.
+gc.collect()
+gc.freeze()

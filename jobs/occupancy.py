@@ -138,7 +138,7 @@ class Occupancy:
         }
 
     def rooms(self) -> Counter[Room]:
-        """The nodes in service by what they have left, and how many are alike: what `stranded.among()` asks for."""
+        """The nodes in service by what they have left, and how many are alike: what `stranded.Kinds` asks for."""
         states, numbers = self._states()
         devices: list[list[State]] = [[] for _ in self.nodes]
         in_order = zip(self.node.tolist(), numbers.tolist(), self.broken.tolist(), strict=True)

@@ -74,7 +74,7 @@ def standard(models: Iterable[str]) -> tuple[Request, ...]:
 
 def of(snapshot: Snapshot, requests: Iterable[Request]) -> tuple[Report, ...]:
     """One report a request, in their order. Raises ValueError for a request without GPUs: it strands none."""
-    kinds = Counter(
+    rooms = Counter(
         Room(
             Class(node.pool, node.labels),
             node.free_cpus,
@@ -84,19 +84,14 @@ def of(snapshot: Snapshot, requests: Iterable[Request]) -> tuple[Report, ...]:
         for node in snapshot.nodes
         if node.usable
     )
-    return among(kinds, requests)
-
-
-def among(rooms: Mapping[Room, int], requests: Iterable[Request]) -> tuple[Report, ...]:
-    """The same from the kinds of nodes in service and how many nodes are of each: it costs what there are of kinds."""
-    kinds = Kinds(rooms)
-    return tuple(kinds.report(request) for request in requests)
+    return tuple(map(Kinds(rooms).report, requests))
 
 
 class Kinds:
-    """The rooms as arrays, a row each: the numbers of its devices' states (0: no device), CPUs, memory, how many.
+    """The same from the kinds of nodes in service and how many nodes are of each: it costs what there are of kinds.
 
-    What was asked once is known: many readers look at one cluster, and most ask the same.
+    What was asked once is known: many readers look at one cluster, and most ask the same. A row of the arrays is a
+    kind: the numbers of its devices' states (0: no device), CPUs, memory, how many nodes.
     """
 
     def __init__(self, rooms: Mapping[Room, int]) -> None:

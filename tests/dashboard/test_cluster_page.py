@@ -119,7 +119,8 @@ def test_the_columns_agree_with_what_placement_is_given(ways: Any, broken: set[i
         Node.objects.filter(name="b").update(drained_at=timezone.now() if drained else None)
         occupied = occupancy.now()
         asked = stranded.standard(["B200"])
-        assert stranded.among(occupied.rooms(), asked) == stranded.of(scheduling.snapshot(), asked)
+        told = tuple(map(stranded.Kinds(occupied.rooms()).report, asked))
+        assert told == stranded.of(scheduling.snapshot(), asked)
         (first, *_) = stranded.of(scheduling.snapshot(), asked)
         totals = occupied.totals()
         assert totals["free"] == first.free
