@@ -240,7 +240,7 @@ class Cluster(Page):
         return {
             "cluster-totals": self.render("dashboard/_cluster_totals.html", machines.totals(occupied)),
             "cluster-waste": self.render("dashboard/_cluster_waste.html", machines.waste(occupied, self.reach)),
-            "cluster-carvings": self.render("dashboard/_cluster_carvings.html", machines.carvings()),
+            "cluster-carvings": self.render("dashboard/_cluster_carvings.html", machines.carvings(occupied)),
         }
 
 

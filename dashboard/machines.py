@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from haein.placement.stranded import GPU, Why
 from haein.tenants.scope import Scope
 from jobs import occupancy
 from jobs.models import Allocation
-from jobs.occupancy import NodeDetail, NodeFacts, Occupancy
+from jobs.occupancy import NodeDetail, NodeFacts, Occupancy, Waiting
 
 PAGE = 25
 STATES: Mapping[str, str | Promise] = {
@@ -139,8 +140,7 @@ def _in_state(occupied: Occupancy, state: str) -> occupancy.Flags:
         return occupied.broken
     if state == "drained":
         return occupied.drained
-    fits: occupancy.Flags = heatmap.flags(occupied) == heatmap.STATES[state]
-    fits |= heatmap.flags(occupied) == heatmap.STATES[state] | heatmap.CARVED
+    fits: occupancy.Flags = (occupied.states == heatmap.STATES[state]) & ~occupied.broken & ~occupied.drained
     return fits
 
 
@@ -158,27 +158,36 @@ def _of(used: str, all_of_it: str) -> str:
 
 def waste(occupied: Occupancy, scope: Scope) -> dict[str, Any]:
     """For what waits (of all teams only to an operator) and for the standard shapes: how many fit, what is stranded."""
-    waiting = occupancy.waiting(None if scope.user.is_operator else scope)
-    requests = [*(request for request, _ in waiting), *stranded.standard(occupied.layout.models)]
-    counts = [count for _, count in waiting]
-    counts += [0] * (len(requests) - len(counts))
+    asked = occupancy.waiting(None if scope.user.is_operator else scope)
+    asked += [Waiting(request, 1, 0) for request in stranded.standard(occupied.layout.models)]
+    kinds = _kinds(occupied)
     return {
         "free_gpus": gpus(int(occupied.free.sum())),
-        "shapes": [
-            {
-                "shape": _shape(report.request),
-                "waiting": count,
-                "fits": f"{report.fits:,}",
-                "stranded": gpus(report.stranded),
-                "why": _why(report),
-            }
-            for report, count in zip(stranded.among(occupied.rooms(), requests), counts, strict=True)
-        ],
+        "shapes": [_fit(each, kinds.report(each.request)) for each in asked],
     }
 
 
-def carvings() -> dict[str, Any]:
-    """What was carved last, by the sentences of the plans."""
+def _fit(asked: Waiting, report: stranded.Report) -> dict[str, Any]:
+    gang = asked.workers > 1
+    shape = _shape(report.request)
+    return {
+        "shape": f"{asked.workers} × ({shape})" if gang else shape,
+        "waiting": asked.jobs,
+        "fits": _("%(n)s workers") % {"n": f"{report.fits:,}"} if gang else f"{report.fits:,}",
+        "stranded": gpus(report.stranded),
+        "why": _why(report),
+    }
+
+
+@lru_cache(maxsize=2)
+def _kinds(occupied: Occupancy) -> stranded.Kinds:
+    """Made once for all the readers of one picture."""
+    return stranded.Kinds(occupied.rooms())
+
+
+@lru_cache(maxsize=2)
+def carvings(_occupied: Occupancy) -> dict[str, Any]:
+    """What was carved last, by the sentences of the plans; read once for all the readers of one picture."""
     return {"carvings": [{"at": at, "text": text[:1].upper() + text[1:]} for at, text in occupancy.carvings()]}
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import connection
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max, Q, Sum
 from numpy.typing import NDArray
 
 from haein.cluster.models import Device, Node
@@ -175,15 +176,15 @@ class Occupancy:
 
 
 def now() -> Occupancy:
-    """Read in six queries; what there is of devices is kept from the last time where it is the same."""
-    layout = _layout(tuple(Device.objects.filter(present=True).aggregate(*_LAYOUT_KEY).values()))
+    """Read in five queries; what there is of devices is kept from the last time where it is the same."""
+    faulty, *key = Device.objects.filter(present=True).aggregate(faulty=_FAULTY, **_LAYOUT_KEY).values()
+    layout = _layout(tuple(key))
     nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
     place = {node.id: at for at, node in enumerate(nodes)}
     of = np.array([place[pk] for pk in layout.node_ids.tolist()], dtype=np.int64)
     used = scheduling.used_by_node()
     cpus, memory_mb = np.array([used.get(node.id, (0, 0)) for node in nodes], dtype=np.int64).reshape(-1, 2).T
     held = _held(layout)
-    faulty = Device.objects.filter(present=True).exclude(problem="").values_list("pk", flat=True).order_by()
     away = np.array([not node.present for node in nodes], dtype=np.bool_)
     drained = np.array([node.drained_at is not None for node in nodes], dtype=np.bool_)
     return Occupancy(
@@ -191,14 +192,18 @@ def now() -> Occupancy:
         nodes=nodes,
         node=of,
         **held,
-        broken=np.isin(layout.ids, list(faulty)) | away[of],
+        broken=np.isin(layout.ids, faulty) | away[of],
         drained=drained[of],
         node_cpus=cpus,
         node_memory_mb=memory_mb,
     )
 
 
-_LAYOUT_KEY = (Count("pk"), Sum("pk"), Sum("node_id"), Sum("index"), Sum("model_id"))
+_FAULTY = ArrayAgg("pk", filter=~Q(problem=""), default=[])
+_LAYOUT_KEY = {
+    "count": Count("pk"),
+    **{f"sum_{name}": Sum(name) for name in ("pk", "node_id", "index", "model_id")},
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -310,11 +315,22 @@ def of_node(name: str) -> NodeDetail | None:
 _SHAPE = ("gpus", "share", "gpu_memory_mb", "profile", "gpu_model", "cpus", "memory_mb", "pool", "labels")
 
 
-def waiting(scope: Scope | None, *, most: int = 6) -> list[tuple[Request, int]]:
-    """The shapes that most waiting jobs of the reader's teams have, and how many have; of all teams without a scope."""
+class Waiting(NamedTuple):
+    """A shape that waiting jobs ask for: each of their workers, how many workers, and how many jobs."""
+
+    request: Request
+    workers: int
+    jobs: int
+
+
+def waiting(scope: Scope | None, *, most: int = 6) -> list[Waiting]:
+    """The shapes that most waiting jobs of the reader's teams have; of all teams without a scope."""
     jobs = Job.objects.seen_by(scope) if scope else Job.objects.all()
-    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values_list(*_SHAPE).annotate(many=Count("pk"))
-    return [(_request(*row[:-1]), row[-1]) for row in rows.order_by("-many", *_SHAPE)[:most]]
+    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values_list("workers", *_SHAPE).annotate(many=Count("pk"))
+    return [
+        Waiting(_request(*shape), workers, many)
+        for workers, *shape, many in rows.order_by("-many", "workers", *_SHAPE)[:most]
+    ]
 
 
 def _request(
@@ -349,5 +365,7 @@ _LOOK_BACK = 2000
 def carvings(*, most: int = 5) -> list[tuple[datetime, str]]:
     """The newest devices carved for jobs that were placed: when, and the plan's sentence, which names no job."""
     newest = Event.objects.aggregate(pk=Max("pk"))["pk"] or 0
-    rows = Event.objects.filter(pk__gt=newest - _LOOK_BACK, reason="placed_carving").order_by("-pk")
-    return [(at, values["carved"]) for at, values in rows.values_list("at", "reason_values")[:most]]
+    events = Event.objects.filter(pk__gt=newest - _LOOK_BACK, reason="placed_carving").order_by("-pk")
+    rows = events.values_list("at", "reason_values__carved")[: most * 8]
+    # Each of the jobs that one carving let start has its sentence.
+    return list(dict.fromkeys(rows))[:most]

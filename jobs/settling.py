@@ -41,9 +41,9 @@ def current() -> tuple[Policy, Mix | None]:
 def settle(snapshot: Snapshot, *, now: datetime) -> bool:
     """Rehearse on the cluster, emptied, with the last week's mix; whether there was a reason to."""
     rows = _asked_since(now - WEEK)
-    mix, cluster = _mix(rows), _kinds(snapshot)
-    if sum(mix.weights.values()) < LEAST_JOBS:
+    if sum(row["weight"] for row in rows) < LEAST_JOBS:
         return False
+    mix, cluster = _mix(rows), _kinds(snapshot)
     last = Settled.objects.first()
     if last and last.cluster == cluster and _moved(_mix(last.mix), mix) <= CHANGED:
         return False
@@ -59,7 +59,12 @@ def _asked_since(moment: datetime) -> list[dict[str, Any]]:
 
 
 def _mix(rows: list[dict[str, Any]]) -> Mix:
-    return Mix({shape_of(_request(row)): row["weight"] for row in rows})
+    """With a twentieth of whole devices besides: in a week of fractions alone nobody would keep one free for whom next
+    week brings.
+    """
+    weights = Counter({shape_of(_request(row)): row["weight"] for row in rows})
+    whole = shape_of(Request(id=None, gpus=1, cpus=0, memory_mb=0))
+    return Mix(weights + Counter({whole: sum(weights.values()) // 20}))
 
 
 def _request(row: Mapping[str, Any]) -> Request:

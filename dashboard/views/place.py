@@ -31,7 +31,7 @@ def cluster(request: HttpRequest) -> HttpResponse:
     else:
         name = request.GET.get("node", "")
         context |= machines.totals(occupied) | machines.options(occupied) | machines.waste(occupied, scope)
-        context |= machines.carvings()
+        context |= machines.carvings(occupied)
         context |= _node(name, scope) if name else {}
         response = render(request, "dashboard/cluster.html", context)
     response["Vary"] = "HX-Request"

@@ -36,7 +36,7 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How a queue went, from the first submit to the last end.
+    """How a queue went, from the first submit of a job that could run to the last end.
 
     Waits and completions are seconds from submit to start and to end, over all jobs that ran; `refused` never fit on
     the empty cluster. `utilization` is GPU time held over GPU time there, from 0 to 1.
@@ -137,7 +137,9 @@ def queue(
     """
     if any(job.submitted is None or job.duration is None for job in jobs):
         raise ValueError("jobs: queueing needs the times of every job; this trace has none.")
-    coming = sorted(jobs, key=lambda job: (_submitted(job), str(job.request.id)))
+    ever = _Ever(Cluster(snapshot, FIRST_FIT, Mix({})))
+    able = (job for job in jobs if ever.fits(job))
+    coming = sorted(able, key=lambda job: (_submitted(job), str(job.request.id)))
     line = _Line(snapshot, Cluster(snapshot, policy, mix or mix_of(jobs)), _submitted(coming[0]) if coming else 0)
     at = 0
     began = time.perf_counter()
@@ -149,11 +151,9 @@ def queue(
             job = coming[at]
             arrived.append(((job.duration or 0 if shortest_first else -job.priority, at), job))
             at += 1
-        line.arrive(arrived)
-        if freed:
-            line.start(freed)
-        watch((at + len(line.completions) + line.refused) / (2 * len(coming)))
-    return line.measured(time.perf_counter() - began)
+        line.start(freed, line.arrive(arrived))
+        watch((at + len(line.completions)) / (2 * len(coming)))
+    return line.measured(time.perf_counter() - began, refused=len(jobs) - len(coming))
 
 
 class _Line:
@@ -162,12 +162,11 @@ class _Line:
     def __init__(self, snapshot: Snapshot, cluster: Cluster, began: int) -> None:
         self.cluster = cluster
         self.now = began
-        self.decisions = self.refused = 0
+        self.decisions = 0
         self.waiting: dict[Question, list[tuple[Rank, Job]]] = {}
         self.running: list[tuple[int, int, Job, tuple[Placement, ...]]] = []
         self.completions: list[int] = []
         self.waits: list[int] = []
-        self._ever = _Ever(Cluster(snapshot, FIRST_FIT, Mix({})))
         self._devices = {device.id: device for node in snapshot.nodes for device in node.devices}
         usable = [device for node in snapshot.nodes if node.usable for device in node.devices if device.usable]
         self._capacity = WHOLE * len(usable)
@@ -198,30 +197,32 @@ class _Line:
             self.completions.append(self.now - _submitted(job))
         return freed
 
-    def arrive(self, jobs: list[tuple[Rank, Job]]) -> None:
-        """Start those that fit. One whose like waits already does not, as nothing but an end makes room."""
-        for rank, job in sorted(jobs, key=lambda each: each[0]):
+    def arrive(self, jobs: list[tuple[Rank, Job]]) -> set[Question]:
+        """They wait; returns what nobody had asked for who waited already."""
+        fresh: set[Question] = set()
+        for rank, job in jobs:
             question = _question(job)
-            if not self._ever.fits(question, job):
-                self.refused += 1
-                continue
-            like = self.waiting.get(question)
-            if like is None and self._start(rank, job):
-                continue
+            if question not in self.waiting:
+                fresh.add(question)
             heapq.heappush(self.waiting.setdefault(question, []), (rank, job))
             self._asked += job.units
             self._jobs_waiting += 1
+        return fresh
 
-    def start(self, freed: set[Hashable]) -> None:
-        """Start whoever waits and fits, by rank. Nobody did a moment ago, so only these nodes can make a difference."""
-        heads = [(line[0][0], question) for question, line in self.waiting.items()]
+    def start(self, freed: set[Hashable], fresh: set[Question]) -> None:
+        """Start whoever waits and fits, by rank.
+
+        What is not fresh had no room a moment ago, so it has some now on the nodes that were freed, or none. A shape
+        that finds no room finds none later in the row, as each start only takes some.
+        """
+        heads = [(self.waiting[question][0][0], question) for question in (self.waiting if freed else fresh)]
         heapq.heapify(heads)
         while heads:
             rank, question = heads[0]
             like = self.waiting[question]
             job = like[0][1]
-            shape = question[0]
-            if not any(self.cluster.has_room(node, shape) for node in freed) or not self._start(rank, job):
+            hopeful = question in fresh or any(self.cluster.has_room(node, question[0]) for node in freed)
+            if not hopeful or not self._start(rank, job):
                 heapq.heappop(heads)
                 continue
             heapq.heappop(like)
@@ -248,13 +249,13 @@ class _Line:
         heapq.heappush(self.running, (self.now + duration, rank[-1], job, placed))
         return True
 
-    def measured(self, spent: float) -> Queued:
+    def measured(self, spent: float, *, refused: int) -> Queued:
         held, stranded, _ = self._recorder.totals
         seconds = max(1, self._recorder.seconds)
         curve = self._recorder.curve()
         return Queued(
             jobs=len(self.completions),
-            refused=self.refused,
+            refused=refused,
             mean_completion_s=fmean(self.completions or [0]),
             mean_wait_s=fmean(self.waits or [0]),
             median_wait_s=median(self.waits or [0]),
@@ -286,7 +287,8 @@ class _Ever:
     empty: Cluster
     known: dict[Question, bool] = field(default_factory=dict)
 
-    def fits(self, question: Question, job: Job) -> bool:
+    def fits(self, job: Job) -> bool:
+        question = _question(job)
         if question not in self.known:
             placed = place(self.empty, job.request)
             for placement in placed:

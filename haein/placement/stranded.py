@@ -89,14 +89,18 @@ def of(snapshot: Snapshot, requests: Iterable[Request]) -> tuple[Report, ...]:
 
 def among(rooms: Mapping[Room, int], requests: Iterable[Request]) -> tuple[Report, ...]:
     """The same from the kinds of nodes in service and how many nodes are of each: it costs what there are of kinds."""
-    kinds = _Kinds(rooms)
+    kinds = Kinds(rooms)
     return tuple(kinds.report(request) for request in requests)
 
 
-class _Kinds:
-    """The rooms as arrays, a row each: the numbers of its devices' states (0: no device), CPUs, memory, how many."""
+class Kinds:
+    """The rooms as arrays, a row each: the numbers of its devices' states (0: no device), CPUs, memory, how many.
+
+    What was asked once is known: many readers look at one cluster, and most ask the same.
+    """
 
     def __init__(self, rooms: Mapping[Room, int]) -> None:
+        self._known: dict[Request, Report] = {}
         numbers: dict[State, int] = {State("", 0, 0): 0}
         rows = [[numbers.setdefault(state, len(numbers)) for state in room.states] for room in rooms]
         width = max(map(len, rows), default=0)
@@ -111,6 +115,12 @@ class _Kinds:
         self.free = self._each(_free(state) for state in self.states)
 
     def report(self, request: Request) -> Report:
+        """Raises ValueError for a request without GPUs."""
+        if request not in self._known:
+            self._known[request] = self._report(request)
+        return self._known[request]
+
+    def _report(self, request: Request) -> Report:
         if not request.gpus:
             raise ValueError("gpus: a request without GPUs leaves none stranded; ask about one that has some.")
         shape = shape_of(request)

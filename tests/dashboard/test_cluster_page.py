@@ -159,6 +159,13 @@ def test_what_still_fits_is_said_for_the_readers_own_waiting_jobs(
     assert shape not in [row["shape"] for row in rows(charlie)]
 
 
+def test_a_gang_that_waits_is_told_how_many_of_its_workers_fit(two: None, alice: Person, submit: Submit) -> None:
+    submit(alice, gpus=4, cpus=2000)
+    Job.objects.update(workers=3)  # this machine's backend has one node, and would refuse it
+    (first, *_) = rows(alice)
+    assert (first["shape"], first["fits"]) == ("3 × (4 GPUs, 2 cores, 256 MiB)", "2 workers")
+
+
 def rows(person: Person) -> Any:
     return person.client.get("/cluster/").context["shapes"]
 
@@ -174,13 +181,15 @@ def test_stranded_gpus_are_explained(two: None, alice: Person) -> None:
 
 def test_what_was_carved_last_is_said_without_a_name(two: None, alice: Person, charlie: Person, submit: Submit) -> None:
     assert alice.client.get("/cluster/").context["carvings"] == []
-    submit(alice, name="secret-name", gpus=1)
+    for number in range(2):
+        submit(alice, name=f"secret-name-{number}", gpus=1)
     Job.objects.update(profile="3g.90gb")  # this machine's backend carves none, and would refuse it
     scheduling.run_pass(now=clock.now(), ready=frozenset({"python"}))
     page = charlie.client.get("/cluster/")
     (carving,) = page.context["carvings"]
     assert re.fullmatch(
-        r"Carve [ab]/gpu\d into 3g\.90gb: touches no running job, lets 1 waiting job start", carving["text"]
+        r"Carve [ab]/gpu\d into 3g\.90gb \+ 3g\.90gb: touches no running job, lets 2 waiting jobs start",
+        carving["text"],
     )
     assert "secret-name" not in page.content.decode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
 
 import pytest
 from django.db import connection
@@ -56,19 +55,17 @@ def test_a_frame_takes_as_many_queries_for_a_thousand_devices_as_for_eight(alice
     full(1, alice)
     few = seen()
     inventory.refresh([node_fact(f"n{number:04}") for number in range(129)], now=clock.now())
-    assert seen() == few <= 6
+    assert seen() == few <= 5
 
 
 def best(look: Callable[[], object]) -> float:
-    """Milliseconds, the median of seven; the best of three, as others may be at work on this machine."""
-
-    def once() -> float:
+    """Milliseconds, of the fastest of twenty: others may be at work on this machine."""
+    times = []
+    for _ in range(20):
         begun = time.perf_counter()
         look()
-        return (time.perf_counter() - begun) * 1000
-
-    look()
-    return min(median(once() for _ in range(7)) for _ in range(3))
+        times.append((time.perf_counter() - begun) * 1000)
+    return min(times)
 
 
 @pytest.mark.long

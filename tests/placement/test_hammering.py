@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from haein.placement import books
 from haein.placement.cluster import Cluster
 from haein.placement.ledger import Kind
-from haein.placement.mix import Mix
+from haein.placement.mix import Mix, shape_of
 from haein.placement.model import DeviceState, Gang, Near, NodeState, Placement, Request, Snapshot
 from haein.placement.policies import POLICIES
 from haein.placement.replay import place
@@ -93,7 +93,11 @@ class Hammering(RuleBasedStateMachine):
         number = next(self.ids)
         each = replace(wanted.each if isinstance(wanted, Gang) else wanted, id=number)
         wanted = replace(wanted, each=each) if isinstance(wanted, Gang) else each
+        room = [node.id for node in self.cluster.snapshot().nodes if self.cluster.has_room(node.id, shape_of(each))]
         made = place(self.cluster, wanted)
+        assert {placement.node_id for placement in made} <= set(room)
+        if not isinstance(wanted, Gang):
+            assert bool(made) == bool(room)
         if made:
             assert len(made) == (wanted.members if isinstance(wanted, Gang) else 1), "a gang was split"
             self.running[number] = wanted, made
