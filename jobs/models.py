@@ -193,7 +193,7 @@ class Allocation(Owned):
 
     Of a whole device or a share, `units` are thousandths of it and `memory` is MiB of its memory. Of a MIG instance
     (`profile`, and the memory slice it starts at) both are 56ths: 8 a compute slice, 7 a memory slice. `weight` is the
-    part of the device's price that it costs, in thousandths: those of one device never add up to more than 1,000.
+    part of the device's price that it costs, in thousandths (haein.placement.weights).
 
     It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
     is waived because the operator's machine was at fault. The last two are the runner's own clock readings.

@@ -17,7 +17,7 @@ from django.utils.translation import gettext
 from haein.cluster import inventory
 from haein.cluster.models import Device, DeviceModel, Node
 from haein.lib import ids
-from haein.placement import engine, mig, sentences
+from haein.placement import engine, mig, sentences, weights
 from haein.placement.model import (
     WHOLE,
     Carving,
@@ -305,20 +305,9 @@ def allocation(attempt: Attempt, placement: Placement, grant: Grant, device: Dev
         memory=grant.memory,
         profile=grant.profile,
         start=grant.start if grant.profile else None,
-        weight=weight(grant, device.model),
+        weight=weights.of_grant(grant, device.model.name, device.model.memory_mb),
         held_from=now,
     )
-
-
-def weight(grant: Grant, model: DeviceModel) -> int:
-    """The part of the device's price that the slice costs, in thousandths; of one device they add up to 1,000 at most.
-
-    An instance costs its memory slices of 8. A share costs the mean of its thousandths and its thousandths of the
-    memory, which is the share itself unless more or less memory was asked for; rounded down, but never nothing.
-    """
-    if grant.profile:
-        return _weight_of_instance(mig.profiles(model.name)[grant.profile])
-    return _weight_of_share(grant.units, grant.memory, model)
 
 
 def weight_asked(spec: Spec, model: DeviceModel) -> int | None:
@@ -327,18 +316,9 @@ def weight_asked(spec: Spec, model: DeviceModel) -> int | None:
         return None
     if spec.profile:
         profile = mig.profiles(model.name).get(spec.profile)
-        return _weight_of_instance(profile) if profile else None
-    return _weight_of_share(spec.share, spec.gpu_memory_mb or model.memory_mb * spec.share // WHOLE, model)
-
-
-def _weight_of_instance(profile: mig.Profile) -> int:
-    return profile.memory * WHOLE // mig.MEMORY_SLICES
-
-
-def _weight_of_share(units: int, memory_mb: int, model: DeviceModel) -> int:
-    if not model.memory_mb or memory_mb == model.memory_mb * units // WHOLE:
-        return units
-    return max(1, (units + memory_mb * WHOLE // model.memory_mb) // 2)
+        return weights.of_instance(profile) if profile else None
+    memory_mb = spec.gpu_memory_mb or model.memory_mb * spec.share // WHOLE
+    return weights.of_share(spec.share, memory_mb, model.memory_mb)
 
 
 def _why_placed(

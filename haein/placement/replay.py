@@ -10,11 +10,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from haein.placement import mig
+from haein.placement import weights
 from haein.placement.cluster import Cluster
 from haein.placement.curves import Curve, Recorder
 from haein.placement.mix import Mix, Shape, shape_of
-from haein.placement.model import WHOLE, DeviceState, Gang, Grant, Near, Placement, Request, Snapshot
+from haein.placement.model import WHOLE, Gang, Near, Placement, Request, Snapshot
 from haein.placement.policies import FIRST_FIT, Policy
 from haein.placement.rehearsal import Watch
 from haein.placement.traces import Job
@@ -47,7 +47,7 @@ class Queued:
 
     `gpus` are the devices in service by model.
     `charged` and `there` are seconds of thousandths of devices by model: what the jobs would be billed for
-    (`price_weight`), and all that there was. The curve's columns are held GPUs, stranded GPUs, and
+    (`weights`), and all that there was. The curve's columns are held GPUs, stranded GPUs, and
     jobs waiting.
     """
 
@@ -243,7 +243,7 @@ class _Line:
         for placement in placed:
             for grant in placement.grants:
                 device = self._devices[grant.device_id]
-                self._charged[device.model] += duration * price_weight(grant, device)
+                self._charged[device.model] += duration * weights.of_grant(grant, device.model, device.memory_mb)
         self._held += job.units
         self.waits.append(self.now - _submitted(job))
         heapq.heappush(self.running, (self.now + duration, rank[-1], job, placed))
@@ -303,18 +303,6 @@ def _question(job: Job) -> Question:
     if isinstance(request, Gang):
         return shape_of(request.each), request.members, request.near, request.required
     return shape_of(request), 0, Near.ANYWHERE, False
-
-
-def price_weight(grant: Grant, device: DeviceState) -> int:
-    """The part of the device's price that the grant costs, in thousandths; of one device they add up to 1,000 at most.
-
-    An instance costs its memory slices of 8; a share the mean of its thousandths and its thousandths of the memory.
-    """
-    if grant.profile:
-        return mig.profiles(device.model)[grant.profile].memory * WHOLE // mig.MEMORY_SLICES
-    if not device.memory_mb or grant.memory == device.memory_mb * grant.units // WHOLE:
-        return grant.units
-    return max(1, (grant.units + grant.memory * WHOLE // device.memory_mb) // 2)
 
 
 def _submitted(job: Job) -> int:
