@@ -31,8 +31,8 @@ from jobs.states import OPEN
 
 log = structlog.get_logger(__name__)
 
-# What is asked for, of all that there is: below the first, people come sooner than they would; above the second, those
-# who want more than one device do not come at all.
+# What is asked for, of all that there is: below the first, people come sooner than they would; those who want more than
+# one device come only where it stays below the second.
 LEAST, MOST, SMALL = 0.70, 0.85, 1000
 LOOK_S, AT_ONCE = 1.0, 30
 
@@ -99,27 +99,27 @@ class Life:
     def look(self, now: float) -> int:
         """Do what is due; returns how many jobs were submitted."""
         self.crowd.cancel(now)
-        room = _room()
-        load = _asked_for() / max(1, room)
+        room = max(1, _room())
+        load = _asked_for() / room
         submitted = 0
-        while room and submitted < AT_ONCE and (wish := self._due(now, load)):
-            self.crowd.submit(wish, now)
-            load += _size(wish) / room
-            submitted += 1
+        while submitted < AT_ONCE and (wish := self._due(now, load)):
+            size = _size(wish)
+            if load + size / room <= MOST or size <= SMALL:
+                self.crowd.submit(wish, now)
+                load += size / room
+                submitted += 1
         return submitted
 
     def _due(self, now: float, load: float) -> Wish | None:
         if self.waiting:
             return self.waiting.popleft()
-        while True:
-            wish = self._next = self._next or next(self.coming)
-            moment = (now - self.began) * self.crowd.speed + self.skipped
-            if wish.at > moment and load >= LEAST:
-                return None
-            self._next = None
-            self.skipped += max(0.0, wish.at - moment)
-            if load <= MOST or _size(wish) <= SMALL:
-                return wish
+        wish = self._next = self._next or next(self.coming)
+        moment = (now - self.began) * self.crowd.speed + self.skipped
+        if wish.at > moment and load >= LEAST:
+            return None
+        self._next = None
+        self.skipped += max(0.0, wish.at - moment)
+        return wish
 
 
 def _room() -> int:

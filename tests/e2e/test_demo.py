@@ -13,7 +13,7 @@ from tests.rows import Rows
 
 pytestmark = pytest.mark.long
 PAGES = ("/", "/jobs/", "/jobs/?state=failed", "/jobs/new/", "/billing/", "/cluster/", "/tokens/", "/api/")
-OPERATORS = ("/operator/prices/",)
+OPERATORS = ("/operator/prices/", "/operator/replays/")
 HISTORY = """
     WITH begun AS (SELECT at FROM tenants_auditentry WHERE action = 'demo.begin')
     SELECT (SELECT count(*) FROM tenants_organization), (SELECT count(*) FROM tenants_user),
@@ -77,9 +77,11 @@ def test_the_demonstration_is_alive_and_begins_once(house: House, open_page: Cal
     page = signed_in(open_page(), developer, password)
     for path in (*PAGES, *jobs_pages, f"{jobs_pages[0]}files/"):
         visit(page, path)
+    page.goto("about:blank")  # a page that is open would rightly complain of what comes
     page = signed_in(open_page(), operator, password)
     for path in (*PAGES, *OPERATORS):
         visit(page, path)
+    page.goto("about:blank")
 
     house.end()
     until(lambda: not house.processes(), "everything is stopped")

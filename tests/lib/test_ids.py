@@ -35,3 +35,10 @@ def test_the_short_form_is_the_random_end() -> None:
     made = ids.new()
     assert made.hex.endswith(ids.short(made))
     assert len(ids.short(made)) == 8
+
+
+def test_an_id_of_another_moment_is_of_that_moment_and_of_its_noise() -> None:
+    earlier, later = ids.made(1_000, 2**80 - 1), ids.made(1_001, 0)
+    assert (earlier.version, later.version) == (7, 7)
+    assert earlier < later < ids.new()
+    assert ids.made(1_000, 5) != ids.made(1_000, 6)
