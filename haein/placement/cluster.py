@@ -221,7 +221,8 @@ class Cluster:
             column.grow(len(kinds.cpus))
         if column.seen == len(kinds.arrived):
             return column
-        rows = np.unique(np.array(kinds.arrived[column.seen :], dtype=np.intp))
+        # A handful as a rule, for which numpy's own way takes four times as long.
+        rows = np.array(sorted(set(kinds.arrived[column.seen :])), dtype=np.intp)
         column.seen = len(kinds.arrived)
         rows = rows[np.isnan(column.keys[0][rows] + kinds.gone[rows])]
         if not len(rows):
