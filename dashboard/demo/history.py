@@ -102,7 +102,7 @@ def write(courses: Sequence[Course], ground: Ground, *, begin: datetime, seed: i
     for rows in tables:
         copying.write(rows)
         if rows:
-            written[type(rows[0]).__name__] = len(rows)
+            written[str(rows[0]._meta.verbose_name_plural)] = len(rows)
     return written
 
 
