@@ -15,7 +15,7 @@ from django.db.models import Count
 
 from billing import metering, prices
 from billing.models import Usage
-from dashboard.demo import settling, work
+from dashboard.demo import founding, work
 from dashboard.demo.life import Crowd
 from haein.cluster import inventory
 from haein.cluster.backends.simulator.backend import SimulatorBackend
@@ -24,7 +24,7 @@ from haein.placement import books
 from haein.placement.ledger import Kind
 from haein.placement.mig import COMPUTE_SLICES
 from haein.placement.model import Grant
-from jobs import lifecycle, scheduling
+from jobs import lifecycle, scheduling, snapshots
 from jobs.models import Allocation, Job
 
 STEP_S, LOOK_EVERY, CHECK_EVERY = 30, 4, 120  # seconds; steps
@@ -81,7 +81,7 @@ class Day:
             Grant(row.device_id, row.units, row.memory, row.profile, -1 if row.start is None else row.start)
             for row in rows
         ]
-        books.check(scheduling.snapshot(), [(grant, Kind.BILLABLE) for grant in held])
+        books.check(snapshots.now(), [(grant, Kind.BILLABLE) for grant in held])
         compute = sum(int(grant.profile[0]) / COMPUTE_SLICES if grant.profile else grant.units / 1000 for grant in held)
         self.held.append(compute)
         self.checks += 1
@@ -92,7 +92,7 @@ def main() -> None:
     day = Day()
     inventory.refresh(day.backend.inventory(), now=day.now())
     prices.fill_gaps()
-    settling.settle("a password that nobody types", at=day.now())
+    founding.settle("a password that nobody types", at=day.now())
     with patch.object(clock, "now", day.now):
         began = time.perf_counter()
         day.live()

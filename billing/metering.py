@@ -43,17 +43,20 @@ def _pull_batch() -> int:
 
 
 def lines(allocation: Allocation, tariffs: list[rating.Tariff], *, until: datetime | None) -> list[rating.Line]:
-    """What the allocation costs, by tariff and month; `until` stands for the end of one that still runs.
-
-    Both ends are rounded down to whole seconds, so consecutive intervals never share a second nor lose one.
-    """
+    """What the allocation costs, by tariff and month; `until` stands for the end of one that still runs."""
     ends = allocation.ended_at or until
     if allocation.billable_from is None or ends is None or allocation.waived:
         return []
-    start, end = clock.whole_seconds(allocation.billable_from), clock.whole_seconds(ends)
-    if end <= start:
-        return []
-    return rating.rate(start, end, allocation.weight, tariffs, cuts=_months(start, end))
+    return between(allocation.billable_from, ends, allocation.weight, tariffs)
+
+
+def between(begin: datetime, ends: datetime, weight: int, tariffs: list[rating.Tariff]) -> list[rating.Line]:
+    """What so many thousandths of a device cost from one moment to another.
+
+    Both are rounded down to whole seconds, so consecutive intervals never share a second nor lose one.
+    """
+    start, end = clock.whole_seconds(begin), clock.whole_seconds(ends)
+    return rating.rate(start, end, weight, tariffs, cuts=_months(start, end)) if end > start else []
 
 
 def _months(start: int, end: int) -> Iterator[int]:

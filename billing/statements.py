@@ -15,9 +15,10 @@ from billing import metering, prices, rating
 from billing.models import Price, Usage
 from haein.cluster.models import DeviceModel
 from haein.lib import clock
+from haein.placement import weights
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import scheduling
+from jobs import requests
 from jobs.models import Allocation, Job
 from jobs.spec import Spec
 
@@ -117,13 +118,9 @@ def _unmetered(allocations: QuerySet[Allocation], now: datetime) -> list[_Held]:
     rows = list(charged.values_list(*alike).annotate(Sum("weight")).order_by())
     tariffs = prices.tariffs(model_id for _, _, model_id, *_ in rows)
     return [
-        _Held(job_id, user_id, metering.lines(_as_one(begun, ended, weight), tariffs.get(model_id, []), until=now))
+        _Held(job_id, user_id, metering.between(begun, ended or now, weight, tariffs.get(model_id, [])))
         for job_id, user_id, model_id, begun, ended, weight in rows
     ]
-
-
-def _as_one(begun: datetime, ended: datetime | None, weight: int) -> Allocation:
-    return Allocation(billable_from=begun, ended_at=ended, weight=weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +198,9 @@ def _spent_since(start: datetime, rows: QuerySet[Usage], running: Iterable[ratin
 def burning(scope: Scope, *, now: datetime) -> int:
     """Micro-units that an hour of what runs now costs."""
     held = Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None)
-    weights = dict(held.values_list("device__model_id").annotate(Sum("weight")).order_by())
-    tariffs = prices.tariffs(weights)
-    return rating.total(_hour(weight, tariffs.get(model_id, []), now) for model_id, weight in weights.items())
+    by_model = dict(held.values_list("device__model_id").annotate(Sum("weight")).order_by())
+    tariffs = prices.tariffs(by_model)
+    return rating.total(_hour(weight, tariffs.get(model_id, []), now) for model_id, weight in by_model.items())
 
 
 def _by_person_and_day(rows: QuerySet[Usage]) -> Iterator[tuple[UUID, date, int, int, int]]:
@@ -243,10 +240,11 @@ class Quote:
 def quote(spec: Spec, *, now: datetime) -> Quote:
     """Before the button is pressed; nothing for a job without GPUs."""
     models = DeviceModel.objects.filter(devices__present=True).distinct().order_by("name") if spec.gpus else []
-    weights = {model: weight for model in models if (weight := scheduling.weight_asked(spec, model)) is not None}
-    tariffs = prices.tariffs(model.pk for model in weights)
+    asked = requests.worker(requests.columns(spec))
+    able = {model: weight for model in models if (weight := weights.asked(asked, model.name, model.memory_mb))}
+    tariffs = prices.tariffs(model.pk for model in able)
     slices = spec.gpus * spec.workers
     hours = [
-        rating.total([_hour(slices * weight, tariffs.get(model.pk, []), now)]) for model, weight in weights.items()
+        rating.total([_hour(slices * weight, tariffs.get(model.pk, []), now)]) for model, weight in able.items()
     ] or [0]
-    return Quote(min(hours), max(hours), [model.name for model in weights])
+    return Quote(min(hours), max(hours), [model.name for model in able])

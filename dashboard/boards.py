@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count
+from django.db.models import Count, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -17,7 +17,7 @@ from dashboard import present
 from haein.cluster.models import Device
 from haein.lib import money
 from haein.tenants.scope import Scope
-from jobs import scheduling, services, wording
+from jobs import explaining, services, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -48,14 +48,14 @@ def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
 
 
 def _figures(scope: Scope, counts: Mapping[str, int], now: datetime) -> list[dict[str, str]]:
-    mine = list(Allocation.objects.seen_by(scope).filter(ended_at=None).values_list("weight", flat=True))
+    mine = Allocation.objects.seen_by(scope).filter(ended_at=None).aggregate(all=Sum("weight"))["all"] or 0
     devices = Device.objects.filter(present=True, problem="").count()
     today, month = statements.spent(scope, now=now)
     active = counts.get(State.RUNNING, 0) + counts.get(State.STARTING, 0)
     return [
         _figure(
             _("GPUs in use"),
-            f"{sum(mine) / 1000:g}",
+            f"{mine / 1000:g}",
             _("of %(all)s in the cluster") % {"all": devices},
         ),
         _figure(_("Running"), str(active), _("jobs of your team")),
@@ -74,7 +74,7 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
     return {
         "job": present.job_row(job, 0, reason=services.why(job)),
         "elapsed": present.elapsed(job.started_at, job.ended_at, now),
-        "ahead": scheduling.ahead(job) if job.state == State.QUEUED else None,
+        "ahead": explaining.ahead(job) if job.state == State.QUEUED else None,
         "cancelling": bool(job.is_open and job.cancel_requested_at),
         "may_change": job.team_id in scope.writable,
         "may_cancel": job.team_id in scope.writable and job.is_open and not job.cancel_requested_at,

@@ -17,7 +17,7 @@ from haein.lib.errors import Invalid
 from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Token
 from jobs import replays
-from jobs.scheduling import Offers
+from jobs.explaining import Offers
 from jobs.spec import MOST_WORKERS, Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")

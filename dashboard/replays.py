@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from billing import prices, rating
-from dashboard import charts, present
+from dashboard import charts, present, tables
 from haein.cluster.models import Device
 from haein.lib import money
 from haein.placement.policies import POLICIES
@@ -259,7 +257,7 @@ def result_csv(found: Iterable[Run]) -> bytes:
         ]
         for run in found
     ]
-    return _written([["policy", "our_cluster", "nodes", "gpus", *keys, "cost", "idle_cost", "currency"], *lines])
+    return tables.csv_of([["policy", "our_cluster", "nodes", "gpus", *keys, "cost", "idle_cost", "currency"], *lines])
 
 
 def curves_csv(found: Iterable[Run]) -> bytes:
@@ -272,10 +270,4 @@ def curves_csv(found: Iterable[Run]) -> bytes:
         )
     ]
     header = ["policy", "our_cluster", "nodes", "gpus", "from_s", "gpus_held", "gpus_stranded", "jobs_waiting"]
-    return _written([header, *lines])
-
-
-def _written(lines: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(lines)
-    return text.getvalue().encode()
+    return tables.csv_of([header, *lines])

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 
 from haein.cluster.models import Device
@@ -53,6 +53,14 @@ def reader(request: HttpRequest) -> Scope:
     if not found:
         raise PermissionDenied
     return found
+
+
+def operator(request: HttpRequest) -> User:
+    """The reader, who runs the cluster. Raises Http404 for everybody else: they are told of no such page."""
+    user = reader(request).user
+    if not user.is_operator:
+        raise Http404
+    return user
 
 
 def page(request: HttpRequest) -> dict[str, Any]:

@@ -14,16 +14,15 @@ from django.db.models import F, Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, uploads
+from jobs import moves, uploads, wording
 from jobs.models import Allocation, Attempt, Job
-from jobs.states import ACTIVE
+from jobs.states import ACTIVE, MOST_LOST
 from jobs.states import Event as Kind
 
 log = structlog.get_logger(__name__)
 
 # Whoever leased a launch and was killed is taken for dead after this; launching again is safe by the contract.
 LAUNCH_LEASE = timedelta(seconds=10)
-MOST_LOST = 3
 _AT_ONCE = 4
 
 
@@ -132,13 +131,8 @@ def _begin(sights: Sequence[Sight], now: datetime) -> None:
     for attempt in won:
         attempt.state = Attempt.State.RUNNING
         attempt.started_at = _moment(by_id[attempt.pk].started_at, now)
-        others = attempt.job.workers - 1
-        reasons[attempt.job_id] = moves.Why(
-            "runs_on_several" if others else "runs",
-            {"node": attempt.node.name} | ({"others": others} if others else {}),
-            attempt=attempt.number,
-            at=attempt.started_at,
-        )
+        code, values = wording.runs(attempt.node.name, attempt.job.workers)
+        reasons[attempt.job_id] = moves.Why(code, values, attempt=attempt.number, at=attempt.started_at)
     Attempt.objects.bulk_update(won, ["state", "started_at"])
     for attempt in won:
         Allocation.objects.filter(attempt=attempt, billable_from=None).update(billable_from=attempt.started_at)

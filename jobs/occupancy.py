@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import connection
-from django.db.models import Count, Max, Q, Sum
+from django.db.models import Count, F, Max, Q, Sum
 from numpy.typing import NDArray
 
 from haein.cluster.models import Device, Node
@@ -26,7 +26,7 @@ from haein.placement.kinds import Class
 from haein.placement.model import WHOLE, Request
 from haein.placement.rooms import Room
 from haein.tenants.scope import Scope
-from jobs import scheduling
+from jobs import requests, snapshots
 from jobs.models import Allocation, Attempt, Event, Job
 from jobs.states import State as JobState
 
@@ -182,7 +182,7 @@ def now() -> Occupancy:
     nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
     place = {node.id: at for at, node in enumerate(nodes)}
     of = np.array([place[pk] for pk in layout.node_ids.tolist()], dtype=np.int64)
-    used = scheduling.used_by_node()
+    used = snapshots.used_by_node()
     cpus, memory_mb = np.array([used.get(node.id, (0, 0)) for node in nodes], dtype=np.int64).reshape(-1, 2).T
     held = _held(layout)
     away = np.array([not node.present for node in nodes], dtype=np.bool_)
@@ -202,7 +202,9 @@ def now() -> Occupancy:
 _FAULTY = ArrayAgg("pk", filter=~Q(problem=""), default=[])
 _LAYOUT_KEY = {
     "count": Count("pk"),
-    **{f"sum_{name}": Sum(name) for name in ("pk", "node_id", "index", "model_id")},
+    "pks": Sum("pk"),
+    # Weighted, so that two devices that change places are seen to.
+    **{name: Sum(F("pk") * F(name)) for name in ("node_id", "index", "model_id")},
 }
 
 
@@ -311,10 +313,6 @@ def of_node(name: str) -> NodeDetail | None:
     )
 
 
-# What of a waiting job makes its shape.
-_SHAPE = ("gpus", "share", "gpu_memory_mb", "profile", "gpu_model", "cpus", "memory_mb", "pool", "labels")
-
-
 class Waiting(NamedTuple):
     """A shape that waiting jobs ask for: each of their workers, how many workers, and how many jobs."""
 
@@ -326,36 +324,11 @@ class Waiting(NamedTuple):
 def waiting(scope: Scope | None, *, most: int = 6) -> list[Waiting]:
     """The shapes that most waiting jobs of the reader's teams have; of all teams without a scope."""
     jobs = Job.objects.seen_by(scope) if scope else Job.objects.all()
-    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values_list("workers", *_SHAPE).annotate(many=Count("pk"))
+    rows = jobs.filter(state=JobState.QUEUED, gpus__gt=0).values("workers", *requests.WORKER).annotate(many=Count("pk"))
     return [
-        Waiting(_request(*shape), workers, many)
-        for workers, *shape, many in rows.order_by("-many", "workers", *_SHAPE)[:most]
+        Waiting(requests.worker(row), row["workers"], row["many"])
+        for row in rows.order_by("-many", "workers", *requests.WORKER)[:most]
     ]
-
-
-def _request(
-    gpus: int,
-    share: int,
-    gpu_memory_mb: int,
-    profile: str,
-    model: str,
-    cpus: int,
-    memory_mb: int,
-    pool: str,
-    labels: Sequence[str],
-) -> Request:
-    return Request(
-        id=None,
-        gpus=gpus,
-        share=share,
-        cpus=cpus,
-        memory_mb=memory_mb,
-        model=model,
-        gpu_memory_mb=gpu_memory_mb,
-        profile=profile,
-        pool=pool,
-        labels=frozenset(labels),
-    )
 
 
 # So many of the newest events are looked at for carvings, whatever they are of.

@@ -22,7 +22,7 @@ from haein.placement.mix import Mix
 from haein.placement.model import WHOLE, DeviceState, Gang, NodeState, Request, Snapshot
 from haein.placement.policies import HAEIN, POLICIES
 from haein.placement.rehearsal import Watch
-from jobs import replays, scheduling
+from jobs import replays, requests, snapshots
 from jobs.models import Job, Replay
 from jobs.replays import Asked, NodeKind
 
@@ -33,12 +33,6 @@ REPORT_S = 0.5
 MOST_SHAPES = 150
 # How much of a run under the default policy goes into settling it first.
 SETTLING = 0.2
-# What of a job placement is asked for. Of all jobs alike there is one request: a hundred thousand of them would be most
-# of the memory that a month takes.
-_SHAPE = (
-    *("gpus", "share", "cpus", "memory_mb", "gpu_model", "gpu_memory_mb", "profile", "pool", "workers"),
-    *("near", "near_required", "labels"),
-)
 
 
 class Stopped(Exception):
@@ -65,7 +59,7 @@ def run_next(*, ending: Callable[[], bool]) -> bool:
         raise  # the lease runs out, and then it is taken again
     except (traces.Fault, ValueError) as fault:
         replays.fail(found, str(fault), now=clock.now())
-    except Exception as error:
+    except Exception as error:  # a fault of ours: the operator is told of it, and it is not tried again
         log.exception("a replay failed", replay=str(found.pk))
         problem = _("It failed by a fault of Haein's own, %(kind)s: the worker's log has more.")
         replays.fail(found, problem % {"kind": type(error).__name__}, now=clock.now())
@@ -204,7 +198,9 @@ def own_jobs(since: datetime, until: datetime, *, now: datetime, watch: Watch = 
     Raises ValueError for more than MOST_JOBS.
     """
     wanted = Job.objects.filter(created_at__gte=since, created_at__lt=until).order_by("created_at", "id")
-    rows = wanted.values_list("id", "created_at", "priority", *_SHAPE, "attempts__started_at", "attempts__ended_at")
+    rows = wanted.values_list(
+        "id", "created_at", "priority", *requests.COLUMNS, "attempts__started_at", "attempts__ended_at"
+    )
     trace = _Trace([])
     shapes: dict[tuple[Any, ...], Request | Gang] = {}
     for _job, attempts in groupby(rows.iterator(chunk_size=5000), key=itemgetter(0)):
@@ -215,12 +211,12 @@ def own_jobs(since: datetime, until: datetime, *, now: datetime, watch: Watch = 
             trace.never_ran += 1
             continue
         trace.running += any(ended is None for _began, ended, _asked in spans)
-        _id, created_at, priority, *values, labels = spans[0][2]
-        shape = (*values, *labels)
+        _id, created_at, priority, *values = spans[0][2]
+        # Of all jobs alike there is one request: a hundred thousand would be most of the memory that a month takes. It
+        # has no id: of two jobs in one second the row that came first stays first.
+        shape = tuple(tuple(each) if isinstance(each, list) else each for each in values)
         if shape not in shapes:
-            # Without an id: of two jobs in one second the row that came first stays first.
-            one = Job(id=None, labels=labels, **dict(zip(_SHAPE, values, strict=False)))
-            shapes[shape] = scheduling.request_of(one)
+            shapes[shape] = requests.of(dict(zip(requests.COLUMNS, values, strict=True)))
         if len(trace.jobs) == replays.MOST_JOBS:
             raise ValueError(_too_many())
         seconds = int(sum(ran, timedelta()).total_seconds())
@@ -241,7 +237,7 @@ class Size:
 
 def clusters(asked: Asked) -> list[Size]:
     """The clusters asked for. Raises ValueError where one is to be like ours and we have no node, or is too large."""
-    ours = scheduling.capacity()
+    ours = snapshots.capacity()
     in_service = [node for node in ours.nodes if node.usable]
     if (asked.own or not asked.kind) and not any(node.devices for node in in_service):
         raise ValueError(_("No node with a GPU is in service here: say what a node should have."))

@@ -14,7 +14,7 @@ from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import moves, scheduling, wakeup, wording
+from jobs import explaining, moves, wakeup, wording
 from jobs.models import Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -147,16 +147,16 @@ def spec_of(job: Job) -> Spec:
     )
 
 
-def offers() -> scheduling.Offers:
+def offers() -> explaining.Offers:
     """What a job may ask for by name here."""
     able = backend().capabilities
-    return scheduling.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
+    return explaining.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
 
 
 def why(job: Job) -> str:
     """Why the job is where it is, in the reader's language, with the numbers of this moment while it waits."""
-    if job.state == State.QUEUED and job.reason in scheduling.EXPLAINED:
-        return scheduling.explain(job)
+    if job.state == State.QUEUED and job.reason in explaining.EXPLAINED:
+        return explaining.explain(job)
     if job.is_active and job.cancel_requested_at:
         return _("Being cancelled: its processes were asked to end.")
     return wording.sentence(job.reason, job.reason_values)
@@ -168,7 +168,7 @@ def outlook(spec: Spec) -> tuple[str, str]:
     Only what the spec asks of the cluster counts; it may have no name and no command yet.
     """
     faults = {**spec.slice_faults(), **_beyond(spec)}
-    return ("", next(iter(faults.values()))) if faults else scheduling.outlook(spec)
+    return ("", next(iter(faults.values()))) if faults else explaining.outlook(spec)
 
 
 def may_retry(job: Job, scope: Scope) -> bool:
@@ -195,7 +195,7 @@ def _could_run(spec: Spec) -> None:
     if not is_image and spec.environment not in known:
         fault = _("There is no such environment. Choose one of: %(known)s.") % {"known": ", ".join(known)}
         raise Invalid({"environment": fault})
-    faults = _beyond(spec) or scheduling.never_fits(spec)
+    faults = _beyond(spec) or explaining.never_fits(spec)
     if faults:
         raise Invalid(faults)
 

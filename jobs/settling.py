@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from haein.placement import rehearsal
 from haein.placement.mix import Mix, shape_of
 from haein.placement.model import Request, Snapshot
 from haein.placement.policies import HAEIN, Policy
+from jobs import requests
 from jobs.models import Job, Settled
 
 WEEK = timedelta(days=7)
@@ -24,7 +24,6 @@ MOST_SHAPES = 40
 # The part of the jobs that is of other shapes than it was.
 CHANGED = 0.1
 READ_EVERY_S = 10.0
-_FIELDS = ("gpus", "share", "cpus", "memory_mb", "gpu_model", "gpu_memory_mb", "profile", "pool", "labels")
 _read: tuple[float, tuple[Policy, Mix | None]] | None = None
 
 
@@ -54,32 +53,17 @@ def settle(snapshot: Snapshot, *, now: datetime) -> bool:
 
 def _asked_since(moment: datetime) -> list[dict[str, Any]]:
     """The most frequent shapes, each worker of a gang counting as one."""
-    shapes = Job.objects.filter(created_at__gte=moment).values(*_FIELDS).annotate(weight=Sum("workers"))
-    return list(shapes.order_by("-weight", *_FIELDS)[:MOST_SHAPES])
+    shapes = Job.objects.filter(created_at__gte=moment).values(*requests.WORKER).annotate(weight=Sum("workers"))
+    return list(shapes.order_by("-weight", *requests.WORKER)[:MOST_SHAPES])
 
 
 def _mix(rows: list[dict[str, Any]]) -> Mix:
     """With a twentieth of whole devices besides: in a week of fractions alone nobody would keep one free for whom next
     week brings.
     """
-    weights = Counter({shape_of(_request(row)): row["weight"] for row in rows})
+    weights = Counter({shape_of(requests.worker(row)): row["weight"] for row in rows})
     whole = shape_of(Request(id=None, gpus=1, cpus=0, memory_mb=0))
     return Mix(weights + Counter({whole: sum(weights.values()) // 20}))
-
-
-def _request(row: Mapping[str, Any]) -> Request:
-    return Request(
-        id=None,
-        gpus=row["gpus"],
-        share=row["share"],
-        cpus=row["cpus"],
-        memory_mb=row["memory_mb"],
-        model=row["gpu_model"],
-        gpu_memory_mb=row["gpu_memory_mb"],
-        profile=row["profile"],
-        pool=row["pool"],
-        labels=frozenset(row["labels"]),
-    )
 
 
 def _kinds(snapshot: Snapshot) -> list[list[Any]]:

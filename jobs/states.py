@@ -37,6 +37,8 @@ class Event(enum.StrEnum):
 ACTIVE = frozenset({State.STARTING, State.RUNNING})
 OPEN = frozenset({State.QUEUED, *ACTIVE})
 ENDED = frozenset(State) - OPEN
+# How often the operator's machines may spoil a job's runs before it fails.
+MOST_LOST = 3
 
 TABLE: Mapping[Event, Mapping[State, State]] = MappingProxyType(
     {

@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, replaying, scheduling, settling, uploads
+from jobs import lifecycle, pulse, replaying, scheduling, settling, snapshots, uploads
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ def replay() -> None:
 @shared_task(name="jobs.settle")
 def settle() -> None:
     """Takes some seconds of a core when the mix of jobs has changed, so it runs where replays do."""
-    settling.settle(scheduling.capacity(), now=clock.now())
+    settling.settle(snapshots.capacity(), now=clock.now())
 
 
 def _inventory() -> None:

@@ -41,3 +41,10 @@ def sentence(code: str, values: Mapping[str, object]) -> str:
     """The reason in the reader's language."""
     text = SENTENCES.get(code, code)
     return gettext(text) % values if text else ""
+
+
+def runs(node: str, workers: int) -> tuple[str, dict[str, object]]:
+    """The code and its values for what runs: on this node, and for a gang's further workers on others."""
+    if workers == 1:
+        return "runs", {"node": node}
+    return "runs_on_several", {"node": node, "others": workers - 1}

@@ -22,7 +22,7 @@ from haein.cluster.models import Device, Node
 from haein.lib import copying, ids
 from haein.placement.model import Placement
 from haein.tenants import models as tenants
-from jobs import scheduling
+from jobs import scheduling, wording
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
@@ -39,7 +39,7 @@ class Ground:
     users: Mapping[str, tenants.User]
     teams: Mapping[tuple[str, str], tenants.Team]
     nodes: Mapping[str, Node]
-    devices: Mapping[tuple[str, int], Device]
+    devices: Mapping[Any, Device]  # (node, index)
     tariffs: Mapping[int, list[rating.Tariff]]
 
     def user(self, person: Person) -> tenants.User:
@@ -83,6 +83,9 @@ def _ended(course: Course, end: float, random: Random) -> Course:
         course.state, run.cause = "cancelled", Cause.STOPPED
     run.ended_at = max(end - random.uniform(1, CLEARED_S), run.started_at or run.placed_at)
     course.ended_at = run.ended_at
+    if course.state == "succeeded" and run.started_at is not None:
+        # It ran for as long as its command says.
+        course.wish = replace(wish, duration_s=run.ended_at - run.started_at)
     return course
 
 
@@ -182,8 +185,8 @@ class _Pen:
         where = {"where": scheduling.where(run.placements, self._ground.nodes, self._ground.devices)}
         self._move(job, run.placed_at, Kind.PLACE, State.QUEUED, "placed", where, run)
         if run.started_at is not None:
-            runs = {"node": attempt.node.name}
-            self._move(job, run.started_at, Kind.RUN, State.STARTING, "runs", runs, run)
+            runs = wording.runs(attempt.node.name, wish.shape.workers)
+            self._move(job, run.started_at, Kind.RUN, State.STARTING, *runs, run)
         self._end(job, course, run, attempt)
 
     def _hold(self, attempt: Attempt, run: Run) -> None:
@@ -191,7 +194,7 @@ class _Pen:
             if placement.member:
                 self.workers.append(Worker(attempt=attempt, rank=placement.member, node=self._node(placement)))
             for grant in placement.grants:
-                device = self._ground.devices[grant.device_id]  # type: ignore[index]
+                device = self._ground.devices[grant.device_id]
                 held = scheduling.allocation(attempt, placement, grant, device, attempt.placed_at)
                 held.billable_from, held.ended_at = attempt.started_at, attempt.ended_at
                 held.waived, held.metered = run.cause is Cause.LOST, True
@@ -276,19 +279,11 @@ def _why(kind: Kind, course: Course, run: Run, detail: str) -> tuple[str, Mappin
 
 def asked(wish: Wish) -> dict[str, Any]:
     """What a wish asks for, by the names that a spec and a job share."""
-    shape = wish.shape
     return {
         "name": wish.name,
         "command": wish.command,
         "environment": "python",
-        "gpus": shape.gpus,
-        "share": shape.share,
-        "profile": shape.profile,
-        "cpus": shape.cpus,
-        "memory_mb": shape.memory_mb,
-        "workers": shape.workers,
-        "near": shape.near,
-        "pool": shape.pool,
+        **wish.shape.asked(),
         "time_limit_s": wish.time_limit_s,
         "retries": wish.retries,
         "priority": wish.priority,

@@ -19,10 +19,12 @@ from haein.cluster.backends.simulator.failures import Failures
 from haein.cluster.backends.simulator.futures import LONGEST_START_S, START_MEDIAN_S, START_SPREAD, STOPS_IN_S
 from haein.placement.cluster import Cluster
 from haein.placement.mix import Mix
-from haein.placement.model import WHOLE, DeviceState, Gang, Grant, Near, NodeState, Placement, Request, Snapshot
+from haein.placement.model import WHOLE, DeviceState, Gang, Grant, NodeState, Placement, Request, Snapshot
 from haein.placement.policies import HAEIN, Policy
+from jobs import requests
+from jobs.spec import Spec
+from jobs.states import MOST_LOST
 
-MOST_LOST = 3  # as in jobs/lifecycle.py
 # What ran at the end of the month and would have ended within this time, ends at its end.
 NEARLY_S = 1800.0
 
@@ -99,21 +101,6 @@ def snapshot(facts: Iterable[NodeFact]) -> Snapshot:
             )
             for fact in facts
         )
-    )
-
-
-_NEAR = {"node": Near.NODE, "rack": Near.RACK, "pod": Near.POD, "any": Near.ANYWHERE}
-
-
-def _each(number: int, shape: Shape) -> Request:
-    return Request(
-        id=number,
-        gpus=shape.gpus,
-        share=shape.share,
-        cpus=shape.cpus,
-        memory_mb=shape.memory_mb,
-        profile=shape.profile,
-        pool=shape.pool,
     )
 
 
@@ -217,7 +204,7 @@ class _World:
     def _try(self, shape: Shape) -> tuple[Placement, ...]:
         asked = self._requests.get(shape)
         if asked is None:
-            asked = self._requests[shape] = _asked(shape)
+            asked = self._requests[shape] = requests.of(requests.columns(Spec("", "", **shape.asked())))
         if isinstance(asked, Gang):
             return self.cluster.place_gang(asked) or ()
         placed = self.cluster.place(asked)
@@ -307,8 +294,3 @@ class _World:
 
     def _at(self, moment: float, what: Callable[[], None]) -> None:
         heapq.heappush(self.agenda, (moment, next(self._numbers), what))
-
-
-def _asked(shape: Shape) -> Request | Gang:
-    each = _each(0, shape)
-    return each if shape.workers == 1 else Gang(each=each, members=shape.workers, near=_NEAR[shape.near])

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from itertools import accumulate, count
 from random import Random
+from typing import Any
 
 from dashboard.demo import people
 from dashboard.demo.people import Person, Team
@@ -71,6 +72,19 @@ class Shape:
     workers: int = 1
     near: str = "any"
     pool: str = ""
+
+    def asked(self) -> dict[str, Any]:
+        """By the names that a spec and a job share."""
+        return {
+            "gpus": self.gpus,
+            "share": self.share,
+            "profile": self.profile,
+            "cpus": self.cpus,
+            "memory_mb": self.memory_mb,
+            "workers": self.workers,
+            "near": self.near,
+            "pool": self.pool,
+        }
 
     @property
     def part(self) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -22,9 +20,9 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from billing import prices, rating, statements
 from billing.models import Price, Usage
-from dashboard import charts, present
+from dashboard import charts, present, tables
 from dashboard.forms import PriceForm
-from dashboard.scoping import reader
+from dashboard.scoping import operator, reader
 from haein.lib import clock, money, streams
 from haein.lib.errors import Invalid
 from haein.tenants.models import Organization
@@ -76,7 +74,7 @@ def billing_csv(request: HttpRequest) -> StreamingHttpResponse:
         request,
         _csv(rows.iterator(chunk_size=2000)),
         name=f"haein-usage-{month:%Y-%m}.csv",
-        content_type="text/csv; charset=utf-8",
+        content_type=tables.CSV,
     )
 
 
@@ -91,16 +89,10 @@ _ROWS_A_PIECE = 500
 
 def _csv(rows: Iterator[Usage]) -> Iterator[bytes]:
     header: list[object] = list(_COLUMNS)
-    yield _written([header])
+    yield tables.csv_of([header])
     cells = (_cells(row) for row in rows)
     while piece := list(islice(cells, _ROWS_A_PIECE)):
-        yield _written(piece)
-
-
-def _written(lines: list[list[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(lines)
-    return text.getvalue().encode()
+        yield tables.csv_of(piece)
 
 
 def _cells(row: Usage) -> list[object]:
@@ -115,16 +107,11 @@ def _cells(row: Usage) -> list[object]:
         money.plain(rating.total([_exact(row)]), row.price.currency, extra=4),
         row.price.currency,
         row.job_id,
-        _no_formula(row.job.name),
-        _no_formula(row.team.name),
-        _no_formula(row.user.email),
+        tables.no_formula(row.job.name),
+        tables.no_formula(row.team.name),
+        tables.no_formula(row.user.email),
         row.job.profile,
     ]
-
-
-def _no_formula(text: str) -> str:
-    """A cell that begins like a formula would be run by a spreadsheet."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 
 def _exact(row: Usage) -> Any:
@@ -174,15 +161,13 @@ def _months(organization: Organization, now: datetime) -> list[tuple[str, str]]:
 @login_required
 @require_http_methods(["GET", "POST"])
 def prices_page(request: HttpRequest) -> HttpResponse:
-    operator = reader(request).user
-    if not operator.is_operator:
-        raise Http404
+    by = operator(request)
     form = PriceForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         try:
             prices.set_price(
-                by=operator,
+                by=by,
                 device_model=data["device_model"],
                 per_hour=money.micro(data["per_hour"]),
                 valid_from=data["valid_from"],

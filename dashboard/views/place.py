@@ -12,11 +12,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from dashboard import machines
-from dashboard.scoping import reader
+from dashboard.scoping import operator, reader
 from haein.cluster import services
 from haein.lib import clock
 from haein.lib.errors import Invalid, NotFound
-from haein.tenants.models import User
 from haein.tenants.scope import Scope
 from jobs import occupancy
 
@@ -55,9 +54,9 @@ def _node(name: str, scope: Scope) -> dict[str, Any]:
 @login_required
 @require_POST
 def node_drain(request: HttpRequest, name: str) -> HttpResponse:
-    operator = _operator(request)
+    by = operator(request)
     try:
-        services.drain(by=operator, node=name, reason=request.POST.get("reason", ""), now=clock.now())
+        services.drain(by=by, node=name, reason=request.POST.get("reason", ""), now=clock.now())
     except NotFound as missing:
         raise Http404(missing.message) from None
     except Invalid as invalid:
@@ -70,18 +69,10 @@ def node_drain(request: HttpRequest, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def node_undrain(request: HttpRequest, name: str) -> HttpResponse:
-    operator = _operator(request)
+    by = operator(request)
     try:
-        services.undrain(by=operator, node=name)
+        services.undrain(by=by, node=name)
     except NotFound as missing:
         raise Http404(missing.message) from None
     messages.success(request, _("%(node)s takes new work again.") % {"node": name})
     return redirect(machines.node_url(name))
-
-
-def _operator(request: HttpRequest) -> User:
-    """Raises Http404 for everybody else."""
-    user = reader(request).user
-    if not user.is_operator:
-        raise Http404
-    return user

@@ -8,7 +8,18 @@ add a thousandth or so.
 from __future__ import annotations
 
 from haein.placement import mig
-from haein.placement.model import WHOLE, Grant
+from haein.placement.devices import State, ask_of, outcomes
+from haein.placement.model import WHOLE, Grant, Request
+
+
+def asked(request: Request, model: str, memory_mb: int) -> int | None:
+    """Of a slice as asked for, on a device of this model with so much memory; None where it can't be on one."""
+    ask, free = ask_of(request), State(model, memory_mb, free_mb=memory_mb)
+    if not outcomes(free, ask):
+        return None
+    if ask.profile:
+        return of_instance(mig.profiles(model)[ask.profile])
+    return of_share(ask.share, ask.memory_of(free), memory_mb)
 
 
 def of_grant(grant: Grant, model: str, memory_mb: int) -> int:

@@ -21,7 +21,7 @@ from haein.lib.errors import Invalid, NotFound
 from haein.tenants.api import IDEMPOTENCY, Door, once
 from haein.tenants.models import Token
 from haein.tenants.scope import Scope
-from jobs import scheduling, search, services, uploads
+from jobs import explaining, search, services, uploads
 from jobs.api import shapes
 from jobs.models import Attempt, Event, Job, Upload
 from jobs.states import State
@@ -39,7 +39,7 @@ def found(job_id: UUID, scope: Scope) -> Job:
 
 
 def shown(row: Job) -> dict[str, Any]:
-    ahead = scheduling.ahead(row) if row.state == State.QUEUED else None
+    ahead = explaining.ahead(row) if row.state == State.QUEUED else None
     return shapes.job(row, ahead=ahead, alone=True)
 
 

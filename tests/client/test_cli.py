@@ -16,7 +16,7 @@ import pytest
 from haein.client import credentials, following
 from haein.client.commands.asking import PATIENCE_S
 from tests.client.conftest import Run
-from tests.client.replay import Answer, Asked, job, page, problem, serving, told
+from tests.client.replay import Answer, Answers, Asked, job, page, problem, serving, told
 
 ME = {"user": {"id": "1", "email": "alice@acme.test", "name": "Alice"}, "server": {"version": "0.2.0"}}
 ID = job()["id"]
@@ -152,7 +152,7 @@ def test_what_was_typed_wrongly_is_2_and_asks_nobody(run: Run, words: list[str])
 # Submitting
 
 
-def submitted(*jobs: dict[str, object]) -> tuple[list[Asked], object]:
+def submitted(*jobs: dict[str, object]) -> tuple[list[Asked], Answers]:
     """Requests seen, and a server on which the job is in each of these states in turn."""
     states = list(jobs)
     seen: list[Asked] = []
@@ -179,7 +179,7 @@ def test_a_job_file_options_and_a_command(run: Run, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/x").write_text("x")
     seen, answers = submitted({})
-    with serving(answers) as server:  # type: ignore[arg-type]
+    with serving(answers) as server:
         ran = run("submit", str(place), "--gpus", "1", "--share", "50%", "--time-limit", "2h", "--tag", "b",
         "-e", "B=3",
                   "--", "python", "x.py", "--lr", "a b", url=server.url)  # fmt: skip
@@ -202,7 +202,7 @@ def test_slices_and_gangs_by_file_and_by_option(run: Run, tmp_path: Path) -> Non
         "pool: slow\nlabels: [a]\n"
     )
     seen, answers = submitted({})
-    with serving(answers) as server:  # type: ignore[arg-type]
+    with serving(answers) as server:
         assert run("submit", str(place), url=server.url).code == 0
         ran = run("submit", str(place), "--profile", "2g.45gb", "--gpu-model", "H100|H200", "--workers", "4", "--near",
                   "pod", "--no-near-required", "--pool", "fast", "--label", "b", "--label", "c=d",
@@ -223,7 +223,7 @@ def test_slices_and_gangs_by_file_and_by_option(run: Run, tmp_path: Path) -> Non
 
 def test_one_word_behind_the_dashes_is_a_line_for_the_shell(run: Run) -> None:
     seen, answers = submitted({})
-    with serving(answers) as server:  # type: ignore[arg-type]
+    with serving(answers) as server:
         assert run("submit", "-q", "--", "a && b", url=server.url).out == f"{ID}\n"
     assert (seen[0].json["command"], seen[0].json["name"]) == ("a && b", "a && b")
 
@@ -241,11 +241,11 @@ def test_one_word_behind_the_dashes_is_a_line_for_the_shell(run: Run) -> None:
 )
 def test_wait_streams_the_log_and_exits_as_the_job_did(run: Run, end: dict[str, object], code: int) -> None:
     _, answers = submitted({"state": "queued", "attempts": 0}, {"state": "running"}, end)
-    with serving(answers) as server:  # type: ignore[arg-type]
+    with serving(answers) as server:
         ran = run("submit", "--wait", "--", "true", url=server.url)
     assert (ran.code, ran.out) == (code, "hello\n")
     _, answers = submitted({"state": "running"}, end)
-    with serving(answers) as server:  # type: ignore[arg-type]
+    with serving(answers) as server:
         ran = run("submit", "--wait", "--json", "--", "true", url=server.url)
         assert (ran.code, json.loads(ran.out)["state"]) == (code, end["state"])
         assert run("submit", "--follow", "--", "true", url=server.url).code == 0

@@ -22,7 +22,7 @@ from haein.lib import clock, live
 from haein.placement import stranded
 from haein.tenants import services as tenants
 from haein.tenants.models import AuditEntry
-from jobs import occupancy, scheduling
+from jobs import occupancy, scheduling, snapshots
 from jobs.models import Allocation, Job
 from jobs.occupancy import FREE, FULL, PARTLY
 from tests.cast import Person, node_fact, person
@@ -102,6 +102,16 @@ def test_the_number_of_a_frame_changes_with_the_layout_alone(two: None, alice: P
     assert heatmap.picture(occupancy.now()).number != held.number
 
 
+def test_devices_that_have_changed_places_are_drawn_where_they_are_now(two: None, alice: Person) -> None:
+    """As after a restart of the machine: the same devices, counted in another order."""
+    crowd.hold(alice, {"a/gpu1": [Slice(1000)]})
+    assert columns()["a/gpu1"][0] == FULL
+    held, other = Device.objects.get(node__name="a", index=1), Device.objects.get(node__name="a", index=6)
+    Device.objects.filter(pk=held.pk).update(index=6)
+    Device.objects.filter(pk=other.pk).update(index=1)
+    assert (columns()["a/gpu1"][0], columns()["a/gpu6"][0]) == (FREE, FULL)
+
+
 WAYS = st.lists(st.sampled_from(crowd.HELD), min_size=11, max_size=11)
 
 
@@ -120,8 +130,8 @@ def test_the_columns_agree_with_what_placement_is_given(ways: Any, broken: set[i
         occupied = occupancy.now()
         asked = stranded.standard(["B200"])
         told = tuple(map(stranded.Kinds(occupied.rooms()).report, asked))
-        assert told == stranded.of(scheduling.snapshot(), asked)
-        (first, *_) = stranded.of(scheduling.snapshot(), asked)
+        assert told == stranded.of(snapshots.now(), asked)
+        (first, *_) = stranded.of(snapshots.now(), asked)
         totals = occupied.totals()
         assert totals["free"] == first.free
         parts = ("held", "free", "unusable", "drained")

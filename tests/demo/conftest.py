@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from billing import prices
-from dashboard.demo import settling
+from dashboard.demo import founding
 from dashboard.demo.work import Wish
 from haein.cluster import inventory, registry
 from haein.lib import clock
@@ -32,5 +32,5 @@ def simulated(db: None, settings: Any, tmp_path: Path) -> Iterator[None]:
 def going_on(simulated: None) -> list[Wish]:
     """The month is written down; what is to be submitted in earnest."""
     facts = registry.backend().inventory()
-    _written, wishes = settling.begin(facts, password="a long enough password", seed=1, now=clock.now())
+    _written, wishes = founding.begin(facts, password="a long enough password", seed=1, now=clock.now())
     return wishes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -13,7 +14,7 @@ from django.test import Client
 
 from billing import metering, prices, rating, statements
 from billing.models import Price, Usage
-from dashboard.demo import people, settling
+from dashboard.demo import founding, people
 from dashboard.demo.work import Wish
 from haein.cluster.models import Device
 from haein.cluster.registry import backend
@@ -41,9 +42,28 @@ def test_its_rows_satisfy_the_database() -> None:
 def test_it_ends_now_and_begins_a_month_ago() -> None:
     now = clock.now()
     span = Job.objects.aggregate(first=Min("created_at"), last=Max("ended_at"))
-    assert now - timedelta(days=settling.DAYS + 1) < span["first"] < now - timedelta(days=settling.DAYS - 1)
+    assert now - timedelta(days=founding.DAYS + 1) < span["first"] < now - timedelta(days=founding.DAYS - 1)
     assert now - timedelta(days=1) < span["last"] < now
     assert not Event.objects.filter(at__gt=now).exists()
+
+
+def test_what_succeeded_ran_for_as_long_as_its_command_says() -> None:
+    ended = Attempt.objects.filter(job__state="succeeded", exit_code=0).select_related("job")
+    assert len(ended) > 300
+    for attempt in ended:
+        assert attempt.started_at
+        assert attempt.ended_at
+        told = re.search(r"simulate (\d+)s", attempt.job.command)
+        assert told
+        assert abs((attempt.ended_at - attempt.started_at).total_seconds() - int(told[1])) <= 1
+
+
+def test_a_gang_is_told_of_as_one() -> None:
+    runs = Event.objects.filter(kind="run").values_list("reason", "reason_values", "job__workers")
+    assert {workers > 1 for _, _, workers in runs} == {True, False}
+    for reason, values, workers in runs:
+        assert reason == ("runs_on_several" if workers > 1 else "runs")
+        assert values.get("others", 0) == workers - 1
 
 
 def test_law_2_held_at_every_instant_of_it() -> None:
@@ -56,7 +76,7 @@ def test_law_2_held_at_every_instant_of_it() -> None:
     instants = 0
     for device, rows in held.items():
         for now in {row.held_from for row in rows}:
-            present = [row for row in rows if row.held_from <= now < row.ended_at]  # type: ignore[operator]
+            present = [row for row in rows if row.ended_at and row.held_from <= now < row.ended_at]
             _balance(present, whole[device])
             instants += 1
     assert instants > 500
@@ -150,9 +170,9 @@ def test_its_people_belong_to_what_they_work_for() -> None:
 def test_it_is_written_once_and_never_beside_somebody_elses(going_on: list[Wish]) -> None:
     before = Job.objects.count(), User.objects.count()
     with pytest.raises(Problem, match="people here already"):
-        settling.begin(backend().inventory(), password="another", seed=1, now=clock.now())
+        founding.begin(backend().inventory(), password="another", seed=1, now=clock.now())
     assert (Job.objects.count(), User.objects.count()) == before
-    assert settling.begun()
+    assert founding.begun()
 
 
 def test_a_page_says_that_a_log_is_gone() -> None:

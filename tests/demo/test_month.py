@@ -23,7 +23,7 @@ NODES, DAYS = 12, 6
 
 def played(seed: int = 3, **more: object) -> Month:
     coming = work.wishes(seed, MONDAY, nodes=NODES, jobs_a_day=120)
-    return month.run(coming, month.snapshot(facts(NODES)), seed=seed, seconds=DAYS * DAY, **more)  # type: ignore[arg-type]
+    return month.run(coming, month.snapshot(facts(NODES)), seed=seed, seconds=DAYS * DAY, **more)  # type: ignore[arg-type]  # run's own options, whatever they are
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from haein.cluster.models import Device
 from haein.lib import clock
 from haein.placement import ledger
-from jobs import lifecycle, scheduling
+from jobs import lifecycle, scheduling, snapshots
 from jobs.models import Allocation, Attempt, Job
 from tests.cast import Person, together
 
@@ -23,7 +23,7 @@ def balance() -> dict[object, ledger.Balance]:
     return ledger.check(
         [ledger.Capacity(device.pk, device.capacity, device.usable) for device in Device.objects.all()],
         [ledger.Holding(row.device_id, row.units, kinds[row.billable_from is None]) for row in held],
-        {device.id: device.free for node in scheduling.snapshot().nodes for device in node.devices},
+        {device.id: device.free for node in snapshots.now().nodes for device in node.devices},
     )
 
 

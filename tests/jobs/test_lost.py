@@ -15,6 +15,7 @@ from haein.cluster.registry import backend
 from haein.lib import clock
 from jobs import lifecycle, scheduling, services, wording
 from jobs.models import Allocation, Attempt, Job
+from jobs.states import MOST_LOST
 from tests.cast import Person, records, until
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -55,7 +56,7 @@ def test_a_launch_that_a_dead_worker_had_leased_is_made_when_the_lease_is_over(
 
 def test_a_job_that_is_lost_again_and_again_is_given_up(alice: Person, submit: Submit, drive: Any) -> None:
     job = submit(alice, command="sleep 300")
-    for _ in range(lifecycle.MOST_LOST + 1):
+    for _ in range(MOST_LOST + 1):
         attempt = drive(lambda: Attempt.objects.filter(state="running").first())
         os.kill(int(records(attempt, "start")["runner"]), signal.SIGKILL)
         drive(lambda attempt=attempt: Attempt.objects.get(pk=attempt.pk).state == "ended")

@@ -13,7 +13,7 @@ from haein.cluster.models import Node
 from haein.lib import clock
 from haein.placement import engine, rehearsal
 from haein.placement.policies import CANDIDATES, HAEIN
-from jobs import scheduling, settling, tasks
+from jobs import requests, settling, snapshots, tasks
 from jobs.models import Job, Settled
 from tests.cast import Person
 from tests.dashboard import crowd
@@ -43,7 +43,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def settle() -> bool:
-    return settling.settle(scheduling.capacity(), now=clock.now())
+    return settling.settle(snapshots.capacity(), now=clock.now())
 
 
 def test_without_enough_jobs_the_policy_is_the_default_s_own(alice: Person) -> None:
@@ -62,7 +62,7 @@ def test_it_is_settled_once_for_a_mix_and_a_cluster(alice: Person, monkeypatch: 
     Job.objects.filter(pk__in=half).update(gpus=F("gpus") * 4)
     assert settle()
     Node.objects.update(cpus=F("cpus") * 2)
-    scheduling._capacity = (None, 0, 0.0)
+    snapshots._capacity = (None, 0, 0.0)
     assert settle()
     assert len(times) == 3
 
@@ -81,8 +81,9 @@ def test_a_pass_reads_what_was_settled(
     assert policy.name == "haein"
     assert policy.scorer in {each.scorer for each in CANDIDATES}
     assert policy == rehearsal.settled(row.candidate)
-    snapshot = scheduling.capacity()
-    plan = engine.plan(snapshot, [scheduling.request_of(Job.objects.filter(state="queued").first())], policy, mix)  # type: ignore[arg-type]
+    snapshot = snapshots.capacity()
+    asked = requests.of(requests.columns(Job.objects.filter(state="queued").first()))
+    plan = engine.plan(snapshot, [asked], policy, mix)
     assert len(plan.placements) == 1
 
 

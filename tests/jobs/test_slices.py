@@ -19,7 +19,7 @@ from haein.lib.errors import Invalid
 from haein.placement import books
 from haein.placement.ledger import Kind
 from haein.placement.model import Grant
-from jobs import lifecycle, scheduling, services
+from jobs import lifecycle, scheduling, services, snapshots
 from jobs.models import Allocation, Attempt, Job, Worker
 from jobs.spec import Spec
 from tests.cast import SPEC, Person, node_fact
@@ -53,7 +53,7 @@ def assert_law_2() -> None:
         )
         for row in Allocation.objects.filter(ended_at=None)
     ]
-    books.check(scheduling.snapshot(), held)
+    books.check(snapshots.now(), held)
 
 
 def held(job: Job) -> list[Allocation]:
@@ -158,7 +158,7 @@ def test_a_gang_starts_in_one_attempt_on_as_many_nodes_or_not_at_all(alice: Pers
     launch = lifecycle._launch_of(attempt)
     assert [place.node for place in launch.places] == [node.name for node in nodes]
     assert [len(place.slices) for place in launch.places] == [8] * 4
-    used = scheduling.used_by_node()
+    used = snapshots.used_by_node()
     assert {used[node.pk] for node in nodes} == {(gang.cpus, gang.memory_mb)}
 
     second = submit(alice, name="second", gpus=8, workers=4, near="rack", near_required=True)

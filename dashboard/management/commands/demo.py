@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from dashboard.demo import life, people, settling, work
+from dashboard.demo import founding, life, people, work
 from dashboard.demo.work import Wish
 from haein.cluster.models import Device
 from haein.cluster.registry import backend
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         if settings.HAEIN_BACKEND != "simulator":
             raise CommandError("The demonstration runs on the simulator alone: HAEIN_BACKEND=simulator.")
         password = options["password_file"].read_text().strip()
-        going_on = [] if settling.begun() else self._begin(password)
+        going_on = [] if founding.begun() else self._begin(password)
         address = f"{options['base_url'].rstrip('/')}{reverse('account_login')}"
         self.stdout.write(f"Sign in at {address} with the password {password}")
         self.stdout.write(f"  as {people.OPERATOR.email}, the operator,")
@@ -46,14 +46,14 @@ class Command(BaseCommand):
         begun = time.monotonic()
         gc.disable()  # half a million objects that all stay: looking through them again and again takes a fifth of it
         try:
-            written, going_on = settling.begin(
+            written, going_on = founding.begin(
                 backend().inventory(), password=password, seed=settings.HAEIN_SIM_SEED, now=clock.now()
             )
         except Problem as problem:
             raise CommandError(problem.message) from None
         finally:
             gc.enable()
-        settling.tidy()
+        founding.tidy()
         rows = ", ".join(f"{count:,} {name}" for name, count in written.items())
         self.stdout.write(f"A month of history is written ({time.monotonic() - begun:.1f} s): {rows}.")
         return going_on
@@ -63,4 +63,4 @@ def _from_now_on() -> Iterator[Wish]:
     """Other wishes after each start: nobody submits yesterday's work again."""
     now = clock.now()
     nodes = len(backend().inventory())
-    return work.wishes(clock.whole_seconds(now), now, nodes=nodes, jobs_a_day=settling.JOBS_A_DAY_A_NODE * nodes)
+    return work.wishes(clock.whole_seconds(now), now, nodes=nodes, jobs_a_day=founding.JOBS_A_DAY_A_NODE * nodes)

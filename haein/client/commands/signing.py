@@ -32,7 +32,7 @@ def login(
     address = credentials.normal(asked)
     if token not in (None, "-"):
         raise BadOption("A token on the command line is seen by everybody here: use --token - or the prompt.")
-    if token == "-":  # noqa: S105
+    if token == "-":  # noqa: S105 - the word for standard input, no secret
         given = sys.stdin.readline()
     elif os.environ.get("HAEIN_TOKEN"):
         given = os.environ["HAEIN_TOKEN"]

@@ -1,0 +1,140 @@
+"""What people are told of the queue: why a job waits, what would start and when, what may be asked for at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import Q
+from django.utils.translation import gettext
+
+from haein.placement import engine, mig, sentences
+from haein.placement.model import Gang, Reason, Refusal, Request
+from jobs import requests, snapshots
+from jobs.models import Job
+from jobs.scheduling import MOST_NAMED
+from jobs.spec import Spec
+from jobs.states import State
+
+# The classes of reason that explain() turns into the numbers of the moment.
+EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
+
+
+def explain(job: Job) -> str:
+    """Why a waiting job waits, with the numbers of this moment."""
+    request = requests.of(requests.columns(job))
+    plan = engine.plan(snapshots.glance(), [request])
+    if plan.placements:
+        return gettext("There is room for it: it starts with the next look at the queue.")
+    return _with_nearest(plan.refusals[0], request)
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What may be asked for by name on this cluster, each sorted; empty where it has none."""
+
+    models: Sequence[str]
+    profiles: Sequence[str]
+    pools: Sequence[str]
+    labels: Sequence[str]
+    gangs: bool
+
+
+def offers(*, carves: bool, gangs: bool) -> Offers:
+    """By the nodes and devices there are; `carves` and `gangs` say what the backend is able to do."""
+    nodes = snapshots.capacity().nodes
+    models = sorted({device.model for node in nodes for device in node.devices})
+    profiles = {name: profile for model in models for name, profile in mig.profiles(model).items()}
+    return Offers(
+        models=models,
+        profiles=sorted(profiles, key=lambda name: (profiles[name].compute, profiles[name].memory)) if carves else [],
+        pools=sorted({node.pool for node in nodes if node.pool}),
+        labels=sorted({label for node in nodes for label in node.labels}),
+        gangs=gangs,
+    )
+
+
+def never_fits(spec: Spec) -> dict[str, str] | None:
+    """The fields at fault, each with a sentence, when the cluster could never run the spec; else None."""
+    now = snapshots.capacity()
+    if not now.nodes:
+        return None  # nothing has reported yet: it waits, and says so
+    request = requests.of(requests.columns(spec))
+    refusal = engine.ever_fits(now, request)
+    if refusal is None or refusal.reason is not Reason.NEVER_FITS:
+        return None
+    field = _AT_FAULT.get(refusal.code, "gpus")
+    if refusal.code is sentences.Code.NOT_THERE:
+        field = "pool" if spec.pool else "labels"
+    return {field: _with_nearest(refusal, request)}
+
+
+_AT_FAULT = {
+    sentences.Code.TOO_MANY_CPUS: "cpus",
+    sentences.Code.TOO_MANY_CPUS_BESIDE_GPUS: "cpus",
+    sentences.Code.TOO_MUCH_MEMORY: "memory_mb",
+    sentences.Code.NO_MODEL: "gpu_model",
+    sentences.Code.NO_PROFILE: "profile",
+    sentences.Code.NO_GPU_MEMORY: "gpu_memory_mb",
+    sentences.Code.GANG_NEVER: "workers",
+}
+
+
+def outlook(spec: Spec) -> tuple[str, str]:
+    """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
+    request = requests.of(requests.columns(spec))
+    now = snapshots.glance()
+    never = engine.ever_fits(now, request)
+    if never and never.reason is Reason.NEVER_FITS and now.nodes:
+        return "", _with_nearest(never, request)
+    plan = engine.plan(now, [request])
+    if plan.carvings:
+        carved = "; ".join(carving.sentence for carving in plan.carvings[:MOST_NAMED])
+        return gettext("Room is free: it would start at once (%(carved)s).") % {"carved": carved}, ""
+    if plan.placements:
+        return gettext("Room is free: it would start at once."), ""
+    return gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}, ""
+
+
+def ahead(job: Job) -> int:
+    """How many waiting jobs are looked at before this one."""
+    earlier = Q(priority__gt=job.priority) | Q(priority=job.priority, queued_at__lt=job.queued_at)
+    return int(Job.objects.filter(earlier, state=State.QUEUED).count())
+
+
+def _sentence(refusal: Refusal) -> str:
+    return gettext(sentences.TEMPLATES[refusal.code]) % refusal.params
+
+
+def _with_nearest(refusal: Refusal, asked: Request | Gang) -> str:
+    """The refusal's sentence, and the nearest request that would fit where there is one: only what differs of it."""
+    differs = _differences(refusal.nearest, asked) if refusal.nearest else []
+    if not differs:
+        return _sentence(refusal)
+    return f"{_sentence(refusal)} " + gettext("Nearest that fits: %(nearest)s.") % {"nearest": ", ".join(differs)}
+
+
+def _differences(nearest: Request | Gang, asked: Request | Gang) -> list[str]:
+    found = []
+    if isinstance(nearest, Gang) and isinstance(asked, Gang) and nearest.members != asked.members:
+        found.append(gettext("%(count)d workers") % {"count": nearest.members})
+    near, wanted = (each.each if isinstance(each, Gang) else each for each in (nearest, asked))
+    if isinstance(asked, Gang) and not isinstance(nearest, Gang):
+        found.append(gettext("1 worker"))
+    if near.gpus != wanted.gpus:
+        found.append(gettext("%(count)d of the GPUs") % {"count": near.gpus})
+    if near.share != wanted.share:
+        found.append(gettext("a share of %(share)d of 1000") % {"share": near.share})
+    if near.profile != wanted.profile:
+        found.append(gettext("profile %(profile)s") % {"profile": near.profile})
+    if near.gpu_memory_mb != wanted.gpu_memory_mb:
+        found.append(gettext("%(memory)s of GPU memory") % {"memory": sentences.memory(near.gpu_memory_mb)})
+    if near.cpus != wanted.cpus:
+        found.append(gettext("%(cpus)s CPU cores") % {"cpus": sentences.cores(near.cpus)})
+    if near.memory_mb != wanted.memory_mb:
+        found.append(gettext("%(memory)s of memory") % {"memory": sentences.memory(near.memory_mb)})
+    if near.model != wanted.model:
+        found.append(gettext("another GPU model"))
+    if (near.pool, near.labels) != (wanted.pool, wanted.labels):
+        found.append(gettext("another pool or other labels"))
+    return found
