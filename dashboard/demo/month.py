@@ -205,10 +205,7 @@ class _World:
         asked = self._requests.get(shape)
         if asked is None:
             asked = self._requests[shape] = requests.of(requests.columns(Spec("", "", **shape.asked())))
-        if isinstance(asked, Gang):
-            return self.cluster.place_gang(asked) or ()
-        placed = self.cluster.place(asked)
-        return (placed,) if placed else ()
+        return self.cluster.start(asked)
 
     def _queue(self, course: Course) -> None:
         rank = -course.wish.priority, self.now, course.wish.number
@@ -236,10 +233,8 @@ class _World:
             attempt.started_at = None
         if cause is Cause.EXITED:
             attempt.exit_code = course.wish.exit_code
-        asked = self._requests[course.wish.shape]
-        each = asked.each if isinstance(asked, Gang) else asked
+        self.cluster.end(self._requests[course.wish.shape], attempt.placements)
         for placement in attempt.placements:
-            self.cluster.finish(each, placement)
             del self._on[placement.node_id][course.wish.number]
         shape = course.wish.shape
         self.held += (self.now - attempt.placed_at) * shape.gpus * shape.part * shape.workers

@@ -125,6 +125,13 @@ class Cluster:
         kind = int(best[0] if len(best) == 1 else best[kinds.lead[best].argmin()])
         return self._take(request, shape, int(kinds.lead[kind]), int(column.pick[kind]))
 
+    def start(self, asked: Request | Gang) -> tuple[Placement, ...]:
+        """Place a request or a whole gang: one placement a worker, none where it fits nowhere."""
+        if isinstance(asked, Gang):
+            return self.place_gang(asked) or ()
+        placement = self.place(asked)
+        return (placement,) if placement else ()
+
     def place_among(self, request: Request, orders: NDArray[np.int64]) -> Placement | None:
         """The same, with a choice of these nodes alone."""
         shape = shape_of(request)
@@ -290,6 +297,12 @@ class Cluster:
         )
 
     # Finishes, fails, restores.
+
+    def end(self, asked: Request | Gang, placements: Iterable[Placement]) -> None:
+        """Take back what start() gave."""
+        each = asked.each if isinstance(asked, Gang) else asked
+        for placement in placements:
+            self.finish(each, placement)
 
     def finish(self, request: Request, placement: Placement) -> None:
         """Give back what the placement took."""

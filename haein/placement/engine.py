@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from haein.placement import refusals, rooms, sentences
 from haein.placement.cluster import Cluster
-from haein.placement.mix import Mix, Shape, shape_of
+from haein.placement.mix import Mix, Question, Shape, question_of, shape_of
 from haein.placement.model import (
     Carving,
     Gang,
@@ -23,8 +23,6 @@ from haein.placement.model import (
 )
 from haein.placement.policies import HAEIN, Policy
 from haein.placement.sentences import Code
-
-Question = tuple[Shape, int, int, bool]
 
 
 def plan(
@@ -51,12 +49,12 @@ def plan(
     refused: list[Refusal] = []
     known: dict[Question, Refusal] = {}  # why a shape has no room now, until something is placed
     for request in requests:
-        made = _place(cluster, request)
+        made = cluster.start(request)
         if made:
             placements += made
             known.clear()
             continue
-        question = _question(request)
+        question = question_of(request)
         if question not in known:
             never = could.refusal(request)
             known[question] = never or (
@@ -86,19 +84,6 @@ def expected(requests: Sequence[Request | Gang]) -> Mix:
     return Mix(shown + Counter({whole: max(1, sum(shown.values()))}))
 
 
-def _place(cluster: Cluster, request: Request | Gang) -> tuple[Placement, ...]:
-    if isinstance(request, Gang):
-        return cluster.place_gang(request) or ()
-    placement = cluster.place(request)
-    return (placement,) if placement else ()
-
-
-def _question(request: Request | Gang) -> Question:
-    if isinstance(request, Gang):
-        return shape_of(request.each), request.members, request.near, request.required
-    return shape_of(request), 1, -1, False
-
-
 def _refusal_now(cluster: Cluster, snapshot: Snapshot, request: Request | Gang) -> Refusal:
     if not isinstance(request, Gang):
         return refusals.busy(rooms.current(cluster), request)
@@ -114,10 +99,9 @@ def _fewer(cluster: Cluster, gang: Gang, most: int) -> Gang | None:
     while low < high:
         middle = (low + high + 1) // 2
         fewer = replace(gang, members=middle)
-        placed = cluster.place_gang(fewer)
+        placed = cluster.start(fewer)
         if placed:
-            for placement in placed:
-                cluster.finish(gang.each, placement)
+            cluster.end(fewer, placed)
             low = middle
         else:
             high = middle - 1
@@ -159,7 +143,7 @@ class _Possible:
         self.known: dict[Question, Refusal | None] = {}
 
     def refusal(self, request: Request | Gang) -> Refusal | None:
-        question = _question(request)
+        question = question_of(request)
         if question not in self.known:
             self.known[question] = self._of_gang(request) if isinstance(request, Gang) else self._of_one(request)
         known = self.known[question]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from haein.placement import mig
 from haein.placement.devices import Ask
-from haein.placement.model import WHOLE, Request
+from haein.placement.model import WHOLE, Gang, Near, Request
 
 
 class Shape(NamedTuple):
@@ -65,6 +65,16 @@ def shape_of(request: Request) -> Shape:
         request.pool,
         request.labels,
     )
+
+
+Question = tuple[Shape, int, Near, bool]
+
+
+def question_of(request: Request | Gang) -> Question:
+    """All that is asked: two with one question have the same answer."""
+    if isinstance(request, Gang):
+        return shape_of(request.each), request.members, request.near, request.required
+    return shape_of(request), 0, Near.ANYWHERE, False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from statistics import fmean, median
 from haein.placement import weights
 from haein.placement.cluster import Cluster
 from haein.placement.curves import Curve, Recorder
-from haein.placement.mix import Mix, Shape, shape_of
-from haein.placement.model import WHOLE, Gang, Near, Placement, Request, Snapshot
+from haein.placement.mix import Mix, Question, Shape, question_of, shape_of
+from haein.placement.model import WHOLE, Gang, Placement, Snapshot
 from haein.placement.policies import FIRST_FIT, Policy
 from haein.placement.rehearsal import Watch
 from haein.placement.traces import Job
@@ -22,7 +22,6 @@ from haein.placement.traces import Job
 ASKED_PERCENT = 130
 MARKS = (90, 100, 110)
 
-Question = tuple[Shape, int, Near, bool]
 Rank = tuple[int, int]
 
 
@@ -104,19 +103,11 @@ def fill(snapshot: Snapshot, jobs: Sequence[Job], policy: Policy, seed: int, per
     for job in arrivals(jobs, capacity, percent, seed):
         asked += job.units
         decisions += 1
-        if place(cluster, job.request):
+        if cluster.start(job.request):
             given += job.units
         while marks and 100 * asked >= marks[0] * capacity:
             allocated[marks.pop(0)] = 100 * given / capacity
     return Filled(allocated, decisions / (time.perf_counter() - began))
-
-
-def place(cluster: Cluster, request: Request | Gang) -> tuple[Placement, ...]:
-    """Nothing where it fits nowhere."""
-    if isinstance(request, Gang):
-        return cluster.place_gang(request) or ()
-    placement = cluster.place(request)
-    return (placement,) if placement else ()
 
 
 def queue(
@@ -189,10 +180,8 @@ class _Line:
         freed: set[Hashable] = set()
         while self.running and self.running[0][0] <= self.now:
             _, _, job, placed = heapq.heappop(self.running)
-            each = job.request.each if isinstance(job.request, Gang) else job.request
-            for placement in placed:
-                self.cluster.finish(each, placement)
-                freed.add(placement.node_id)
+            self.cluster.end(job.request, placed)
+            freed.update(placement.node_id for placement in placed)
             self._held -= job.units
             self.completions.append(self.now - _submitted(job))
         return freed
@@ -201,7 +190,7 @@ class _Line:
         """They wait; returns what nobody had asked for who waited already."""
         fresh: set[Question] = set()
         for rank, job in jobs:
-            question = _question(job)
+            question = question_of(job.request)
             if question not in self.waiting:
                 fresh.add(question)
             heapq.heappush(self.waiting.setdefault(question, []), (rank, job))
@@ -236,7 +225,7 @@ class _Line:
 
     def _start(self, rank: Rank, job: Job) -> bool:
         self.decisions += 1
-        placed = place(self.cluster, job.request)
+        placed = self.cluster.start(job.request)
         if not placed:
             return False
         duration = job.duration or 0
@@ -288,21 +277,12 @@ class _Ever:
     known: dict[Question, bool] = field(default_factory=dict)
 
     def fits(self, job: Job) -> bool:
-        question = _question(job)
+        question = question_of(job.request)
         if question not in self.known:
-            placed = place(self.empty, job.request)
-            for placement in placed:
-                self.empty.finish(job.request.each if isinstance(job.request, Gang) else job.request, placement)
+            placed = self.empty.start(job.request)
+            self.empty.end(job.request, placed)
             self.known[question] = bool(placed)
         return self.known[question]
-
-
-def _question(job: Job) -> Question:
-    """What a job asks for: two with the same question have the same answer."""
-    request = job.request
-    if isinstance(request, Gang):
-        return shape_of(request.each), request.members, request.near, request.required
-    return shape_of(request), 0, Near.ANYWHERE, False
 
 
 def _submitted(job: Job) -> int:

@@ -15,7 +15,6 @@ from haein.placement.ledger import Kind
 from haein.placement.mix import Mix, shape_of
 from haein.placement.model import DeviceState, Gang, Near, NodeState, Placement, Request, Snapshot
 from haein.placement.policies import POLICIES
-from haein.placement.replay import place
 
 from .test_mig import published_layouts
 
@@ -94,7 +93,7 @@ class Hammering(RuleBasedStateMachine):
         each = replace(wanted.each if isinstance(wanted, Gang) else wanted, id=number)
         wanted = replace(wanted, each=each) if isinstance(wanted, Gang) else each
         room = [node.id for node in self.cluster.snapshot().nodes if self.cluster.has_room(node.id, shape_of(each))]
-        made = place(self.cluster, wanted)
+        made = self.cluster.start(wanted)
         assert {placement.node_id for placement in made} <= set(room)
         if not isinstance(wanted, Gang):
             assert bool(made) == bool(room)
@@ -113,8 +112,7 @@ class Hammering(RuleBasedStateMachine):
 
     def stop(self, number: int) -> Request | Gang:
         wanted, made = self.running.pop(number)
-        for placement in made:
-            self.cluster.finish(wanted.each if isinstance(wanted, Gang) else wanted, placement)
+        self.cluster.end(wanted, made)
         return wanted
 
     @rule(data=st.data())

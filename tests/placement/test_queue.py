@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from haein.placement import replay
 from haein.placement.cluster import Cluster
-from haein.placement.model import Gang, Near, Placement, Request
+from haein.placement.model import Gang, Near, Placement
 from haein.placement.policies import FIRST_FIT, PACKED, POLICIES, Policy
 from haein.placement.traces import Job
 
@@ -37,18 +37,13 @@ class Everybody:
             now = min(moments)
             moments.remove(now)
             for at in [at for at in held if self.ran[at][1] <= now]:
-                for placement in held.pop(at):
-                    cluster.finish(each(self.jobs[at]), placement)
+                cluster.end(self.jobs[at].request, held.pop(at))
             waiting = [at for at, job in enumerate(self.jobs) if (job.submitted or 0) <= now and at not in self.ran]
             for at in sorted(waiting, key=lambda at: (-self.jobs[at].priority, self.jobs[at].submitted, at)):
-                if placed := replay.place(cluster, self.jobs[at].request):
+                if placed := cluster.start(self.jobs[at].request):
                     held[at], self.ran[at] = placed, (now, now + (self.jobs[at].duration or 0))
                     moments.add(self.ran[at][1])
         return self.ran
-
-
-def each(job: Job) -> Request:
-    return job.request.each if isinstance(job.request, Gang) else job.request
 
 
 @given(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -244,3 +247,17 @@ def test_the_command_queues_and_says_what_is_wrong_with_a_file(written: Write) -
         call_command("replay", str(written("")), "--nodes", nodes)
     with pytest.raises(CommandError, match="--seeds: 'x' is no seed or span of seeds"):
         call_command("replay", str(written(MURI)), "--nodes", nodes, "--seeds", "x")
+
+
+def test_the_command_runs_where_nothing_was_ever_started(written: Write, tmp_path: Path) -> None:
+    command = [sys.executable, "manage.py", "replay", str(written(REQUESTS)), "--nodes", str(written(NODES))]
+    ran = subprocess.run(
+        [*command, "--policy", "bestfit", "--seeds", "7", "--json"],
+        cwd=DATA.parents[1],
+        env={"PATH": os.environ["PATH"], "HAEIN_VAR": str(tmp_path / "nothing")},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["seed"] == 7
+    assert not (tmp_path / "nothing").exists()
