@@ -94,6 +94,7 @@ class House:
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)  # a test that failed may have left it standing still
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
 
