@@ -106,7 +106,7 @@ def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]
         "ats": [why.at or now for why in reasons.values()],
         "sources": list(table),
         "table": Jsonb(table),
-        "again": kind in {Kind.RETRY, Kind.REQUEUE},
+        "again": kind in {Kind.RETRY, Kind.REQUEUE, Kind.PREEMPT},
         "runs": kind is Kind.RUN,
         "ended": [str(state) for state in ENDED],
         "now": now,

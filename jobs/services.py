@@ -76,6 +76,9 @@ def _submitted(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job
         time_limit_s=spec.time_limit_s,
         retries=spec.retries,
         priority=spec.priority,
+        preemption=spec.preemption,
+        checkpoints=spec.checkpoints,
+        requeue=spec.requeue,
         tags=list(dict.fromkeys(spec.tags)),
         reason="new",
         created_at=now,
@@ -143,6 +146,9 @@ def spec_of(job: Job) -> Spec:
         time_limit_s=job.time_limit_s,
         retries=job.retries,
         priority=job.priority,
+        preemption=job.preemption,
+        checkpoints=job.checkpoints,
+        requeue=job.requeue,
         tags=job.tags,
     )
 

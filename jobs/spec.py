@@ -34,6 +34,14 @@ class Near(StrEnum):
     ANY = "any"
 
 
+class Preemption(StrEnum):
+    """Whether others may take a job's place: priority says who goes first, not who yields."""
+
+    NEVER = "never"  # it starts only where nobody can reclaim its room
+    ALLOWED = "allowed"  # while it is on borrowed room
+    SPOT = "spot"  # it is always on borrowed room, and the first to go
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A job as asked for. `share` in thousandths of each GPU, `cpus` in thousandths of a core, `memory_mb` in MiB.
@@ -41,7 +49,8 @@ class Spec:
     `gpus` are slices of one kind: whole devices, shares of them with `gpu_memory_mb` of their memory (0: as large a
     share of it), or instances of a MIG `profile`. All of it is for each of `workers`, which start together or not at
     all, as `near` each other as can be, or not at all where that is required. Of a `gpu_model` ("A|B": of either), in a
-    `pool`, on nodes with all the `labels`; empty means any.
+    `pool`, on nodes with all the `labels`; empty means any. `preemption`, `checkpoints` and `requeue` say
+    whether others may take its place, that it saves its work when signalled, that it waits again afterwards.
     """
 
     name: str
@@ -63,6 +72,9 @@ class Spec:
     time_limit_s: int = 3600
     retries: int = 0
     priority: int = 0
+    preemption: str = Preemption.ALLOWED
+    checkpoints: bool = False
+    requeue: bool = True
     tags: Sequence[str] = ()
 
     def check(self) -> None:
@@ -84,6 +96,7 @@ class Spec:
             ("time_limit_s", _between(self.time_limit_s, 1, MOST_TIME_S, _("seconds"))),
             ("retries", _between(self.retries, 0, 20, _("retries"))),
             ("priority", _between(self.priority, -100, 100, _("points of priority"))),
+            ("preemption", self._preemption()),
             ("tags", self._tags()),
         ]
 
@@ -172,6 +185,11 @@ class Spec:
         if wrong is None:
             return ""
         return _("“%(label)s”: a label has at most 60 letters, digits, or any of . : / = _ -") % {"label": wrong}
+
+    def _preemption(self) -> str:
+        if self.preemption in set(Preemption):
+            return ""
+        return _("A job's place may be taken by others: %(choices)s.") % {"choices": ", ".join(Preemption)}
 
     def _tags(self) -> str:
         if len(self.tags) > 20:

@@ -31,6 +31,7 @@ class Event(enum.StrEnum):
     TIME_OUT = "time_out"
     CANCEL = "cancel"  # asked for while queued, or its process has ended after it was asked for
     REQUEUE = "requeue"  # another attempt by itself: retries are left, or the operator's machine was at fault
+    PREEMPT = "preempt"  # it had to yield, and waits again
     RETRY = "retry"  # another attempt because a person asked for one
 
 
@@ -49,6 +50,7 @@ TABLE: Mapping[Event, Mapping[State, State]] = MappingProxyType(
         Event.TIME_OUT: dict.fromkeys(ACTIVE, State.TIMED_OUT),
         Event.CANCEL: dict.fromkeys(OPEN, State.CANCELLED),
         Event.REQUEUE: dict.fromkeys(ACTIVE, State.QUEUED),
+        Event.PREEMPT: dict.fromkeys(ACTIVE, State.QUEUED),
         Event.RETRY: dict.fromkeys(ENDED, State.QUEUED),
     }
 )

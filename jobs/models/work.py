@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from haein.cluster.models import Device, Node
 from haein.lib import ids
 from haein.tenants.models import Owned, Team, User
-from jobs.spec import Near
+from jobs.spec import Near, Preemption
 from jobs.states import ACTIVE, ENDED, OPEN, State
 
 STATE_NAMES = {
@@ -49,7 +49,8 @@ class Job(Owned):
 
     CPUs in thousandths of a core, memory in MiB, `share` in thousandths of each GPU, times in seconds. What is asked
     for (GPUs, CPUs, memory) is for each of its workers; they start together or not at all. `profile` is a MIG profile,
-    `near` how near each other the workers should be, or must be.
+    `near` how near each other the workers should be, or must be. `preemption` says whether others may take its place,
+    `checkpoints` that it saves its work when it is signalled, `requeue` that it waits again after it was preempted.
     """
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
@@ -77,6 +78,9 @@ class Job(Owned):
     time_limit_s = models.PositiveIntegerField()
     retries = models.PositiveIntegerField(default=0)
     priority = models.IntegerField(default=0)
+    preemption = models.CharField(max_length=10, default=Preemption.ALLOWED.value)
+    checkpoints = models.BooleanField(default=False)
+    requeue = models.BooleanField(default=True)
     tags = ArrayField(models.CharField(max_length=40), default=list)
 
     state = models.CharField(max_length=12, choices=[(s.value, STATE_NAMES[s]) for s in State], default=State.QUEUED)
@@ -87,6 +91,9 @@ class Job(Owned):
     attempts_made = models.PositiveIntegerField(default=0)
     # How many of the attempts count against `retries`: those the operator's machines spoiled do not.
     failures = models.PositiveIntegerField(default=0)
+    preemptions = models.PositiveIntegerField(default=0)
+    # After a failure it rests until then.
+    not_before = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
     queued_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
@@ -133,7 +140,10 @@ class Attempt(Owned):
     """One run of a job. `launched_at` is the lease of whoever is launching it.
 
     `node` is where it runs, or the first of its workers; CPUs (thousandths of a core) and memory (MiB) are for each
-    worker.
+    worker. `guaranteed` says that it runs inside its team's guarantee; what does not is borrowed. One that must yield
+    is asked for its end at `preempt_at`, for the reason `preempt_code` (of jobs/wording.py) with its values and, where
+    that is why, for the job `preempted_for`; it was told, and signalled to save its work, at `warned_at`.
+    `checkpoint_at` is when it last said that it had saved it.
     """
 
     team_path = "job__team_id"
@@ -158,6 +168,13 @@ class Attempt(Owned):
     exit_code = models.IntegerField(null=True)
     signal = models.IntegerField(null=True)
     detail = models.CharField(max_length=500, blank=True)
+    guaranteed = models.BooleanField(default=False)
+    preempt_at = models.DateTimeField(null=True)
+    preempt_code = models.CharField(max_length=40, blank=True)
+    preempt_values = models.JSONField(default=dict)
+    preempted_for = models.ForeignKey(Job, models.SET_NULL, null=True, related_name="+")
+    warned_at = models.DateTimeField(null=True)
+    checkpoint_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints: ClassVar = [
@@ -196,7 +213,8 @@ class Allocation(Owned):
     part of the device's price that it costs, in thousandths (haein.placement.weights).
 
     It is held from `held_from` to `ended_at`; it costs from `billable_from` (the process runs) to `ended_at`, unless it
-    is waived because the operator's machine was at fault. The last two are the runner's own clock readings.
+    is waived because the operator's machine was at fault. The last two are the runner's own clock readings. The last
+    `credited_s` seconds are the operator's: work since the last checkpoint, lost by being preempted inside a guarantee.
     """
 
     team_path = "attempt__job__team_id"
@@ -213,6 +231,7 @@ class Allocation(Owned):
     billable_from = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     waived = models.BooleanField(default=False)
+    credited_s = models.PositiveIntegerField(default=0)
     metered = models.BooleanField(default=False)
 
     class Meta:
@@ -258,71 +277,3 @@ class Event(Owned):
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["job", "id"], name="event_by_job")]
-
-
-class Pulse(models.Model):
-    """When each periodic part last did its work, so that a page can say that one is missing."""
-
-    part = models.CharField(max_length=40, primary_key=True)
-    at = models.DateTimeField()
-    problem = models.CharField(max_length=300, blank=True)
-
-
-class Replay(models.Model):
-    """A trace run on paper under several policies and cluster sizes, for operators: the wish, its progress, the result.
-
-    `asked` is replays.Asked as JSON, `result` what replaying.py made of it. `trace` is an uploaded file as it came,
-    empty for our own jobs and once the replay has ended. `lease` names the one try that may write, until
-    `leased_until`: a replay is the same each time, so one whose worker died simply runs again. `progress` is in
-    thousandths.
-    """
-
-    class State(models.TextChoices):
-        QUEUED = "queued", _("Waiting")
-        RUNNING = "running", _("Running")
-        DONE = "done", _("Done")
-        FAILED = "failed", _("Failed")
-        CANCELLED = "cancelled", _("Cancelled")
-
-    id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
-    by = models.ForeignKey(User, models.PROTECT, related_name="+")
-    created_at = models.DateTimeField(default=timezone.now)
-    asked = models.JSONField()
-    file_name = models.CharField(max_length=255, blank=True)
-    trace = models.BinaryField(default=bytes)
-    state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
-    progress = models.PositiveSmallIntegerField(default=0)
-    lease = models.UUIDField(null=True)
-    leased_until = models.DateTimeField(null=True)
-    tries = models.PositiveSmallIntegerField(default=0)
-    started_at = models.DateTimeField(null=True)
-    ended_at = models.DateTimeField(null=True)
-    result = models.JSONField(null=True)
-    problem = models.TextField(blank=True)
-
-    class Meta:
-        constraints: ClassVar = [
-            models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "done", "failed", "cancelled"]), name="replay_state"
-            ),
-        ]
-        indexes: ClassVar = [
-            models.Index(fields=["-created_at"], name="replay_newest"),
-            models.Index(fields=["created_at"], condition=Q(state__in=["queued", "running"]), name="replay_open"),
-        ]
-
-    @property
-    def is_open(self) -> bool:
-        return self.state in {self.State.QUEUED, self.State.RUNNING}
-
-
-class Settled(models.Model):
-    """What the default policy was settled to last (one row): the candidate, and the mix and the cluster it was for.
-
-    `mix` is the week's most frequent shapes with their weights, `cluster` the kinds of nodes and how many there are.
-    """
-
-    candidate = models.CharField(max_length=20)
-    mix = models.JSONField()
-    cluster = models.JSONField()
-    at = models.DateTimeField()
