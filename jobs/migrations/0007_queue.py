@@ -50,7 +50,7 @@ class Migration(migrations.Migration):
             model_name="attempt",
             name="preempted_for",
             field=models.ForeignKey(
-                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to="jobs.job"
+                null=True, on_delete=django.db.models.deletion.PROTECT, related_name="+", to="jobs.job"
             ),
         ),
         migrations.AddField(

@@ -172,7 +172,7 @@ class Attempt(Owned):
     preempt_at = models.DateTimeField(null=True)
     preempt_code = models.CharField(max_length=40, blank=True)
     preempt_values = models.JSONField(default=dict)
-    preempted_for = models.ForeignKey(Job, models.SET_NULL, null=True, related_name="+")
+    preempted_for = models.ForeignKey(Job, models.PROTECT, null=True, related_name="+")
     warned_at = models.DateTimeField(null=True)
     checkpoint_at = models.DateTimeField(null=True)
 
