@@ -59,6 +59,22 @@ class _Device:
     usable: bool
     state: int
     slices: list[Instance] = field(default_factory=list)
+    withheld: int = 0  # by how many
+
+    @property
+    def shown(self) -> int:
+        """The state's number as whoever asks for room sees it."""
+        return self.state if self.usable and not self.withheld else NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one node has free now. `states` by device; None for one that takes nothing."""
+
+    class_: Class
+    cpus: int
+    memory_mb: int
+    states: tuple[devices.State | None, ...]
 
 
 class Cluster:
@@ -92,7 +108,7 @@ class Cluster:
                 class_=classes.setdefault(Class(node.pool, node.labels), len(classes)),
                 cpus=node.free_cpus,
                 memory_mb=node.free_memory_mb,
-                devices=[device.state if device.usable else NOTHING for device in self._devices[order]],
+                devices=[device.shown for device in self._devices[order]],
             )
             for order, node in enumerate(snapshot.nodes)
         ]
@@ -311,8 +327,7 @@ class Cluster:
             index = self._where[grant.device_id][1]
             device = self._devices[order][index]
             device.state = self._table.number(self._without(device, grant))
-            if device.usable:
-                self._nodes[order].devices[index] = device.state
+            self._nodes[order].devices[index] = device.shown
         self._nodes[order].cpus += request.cpus
         self._nodes[order].memory_mb += request.memory_mb
         self._changed(order)
@@ -333,7 +348,7 @@ class Cluster:
         order, index = self._where[device_id]
         device = self._devices[order][index]
         device.usable = usable
-        self._nodes[order].devices[index] = device.state if usable else NOTHING
+        self._nodes[order].devices[index] = device.shown
         self._changed(order)
 
     def set_node_usable(self, node_id: Hashable, usable: bool) -> None:
@@ -341,6 +356,38 @@ class Cluster:
         order = self._order[node_id]
         self._usable[order] = usable
         self._changed(order)
+
+    def withhold(self, node_id: Hashable, device_ids: Iterable[Hashable], cpus: int, memory_mb: int) -> tuple[int, int]:
+        """Offer nothing of these devices, nor so much CPU and memory as far as it is free; returns how much was."""
+        node = self._nodes[self._order[node_id]]
+        taken = min(cpus, node.cpus), min(memory_mb, node.memory_mb)
+        self._withheld(node_id, device_ids, 1, (-taken[0], -taken[1]))
+        return taken
+
+    def give_back(self, node_id: Hashable, device_ids: Iterable[Hashable], taken: tuple[int, int]) -> None:
+        """Offer again what withhold() took: `taken` is what that returned."""
+        self._withheld(node_id, device_ids, -1, taken)
+
+    def _withheld(self, node_id: Hashable, device_ids: Iterable[Hashable], by: int, back: tuple[int, int]) -> None:
+        order = self._order[node_id]
+        node = self._nodes[order]
+        for device_id in device_ids:
+            index = self._where[device_id][1]
+            device = self._devices[order][index]
+            device.withheld += by
+            node.devices[index] = device.shown
+        node.cpus += back[0]
+        node.memory_mb += back[1]
+        self._changed(order)
+
+    def look(self, node_id: Hashable) -> Look | None:
+        """What the node has free; None while it is out of service."""
+        order = self._order[node_id]
+        if not self._usable[order]:
+            return None
+        node = self._nodes[order]
+        states = tuple(None if number == NOTHING else self._table.states[number] for number in node.devices)
+        return Look(self._classes[node.class_], node.cpus, node.memory_mb, states)
 
     def _changed(self, order: int) -> None:
         if self._usable[order]:

@@ -44,7 +44,7 @@ def plan(
     requests = tuple(requests)
     require_distinct("requests", (request.id for request in requests))
     cluster = Cluster(snapshot, policy, mix or expected(requests))
-    could = _Possible(snapshot, policy)
+    could = Possible(snapshot, policy)
     placements: list[Placement] = []
     refused: list[Refusal] = []
     known: dict[Question, Refusal] = {}  # why a shape has no room now, until something is placed
@@ -61,7 +61,7 @@ def plan(
                 _refusal_now(cluster, snapshot, request) if explained else refusals.unexplained(request.id)
             )
         refused.append(refusals.addressed(known[question], request.id))
-    return Plan(tuple(placements), tuple(refused), _carvings(snapshot, placements))
+    return Plan(tuple(placements), tuple(refused), carvings(snapshot, placements))
 
 
 def ever_fits(snapshot: Snapshot, request: Request | Gang) -> Refusal | None:
@@ -69,7 +69,7 @@ def ever_fits(snapshot: Snapshot, request: Request | Gang) -> Refusal | None:
 
     The reason OUT_OF_SERVICE says that the request would fit once everything is back, so it may as well wait.
     """
-    return _Possible(snapshot, HAEIN).refusal(request)
+    return Possible(snapshot, HAEIN).refusal(request)
 
 
 def expected(requests: Sequence[Request | Gang]) -> Mix:
@@ -108,7 +108,7 @@ def _fewer(cluster: Cluster, gang: Gang, most: int) -> Gang | None:
     return replace(gang, members=low) if low else None
 
 
-def _carvings(snapshot: Snapshot, placements: Sequence[Placement]) -> tuple[Carving, ...]:
+def carvings(snapshot: Snapshot, placements: Sequence[Placement]) -> tuple[Carving, ...]:
     """What has to be carved for the plan, by device, in the snapshot's order."""
     new: dict[Hashable, list[tuple[Instance, Hashable]]] = {}
     for placement in placements:
@@ -132,7 +132,7 @@ def _carvings(snapshot: Snapshot, placements: Sequence[Placement]) -> tuple[Carv
     return tuple(carvings)
 
 
-class _Possible:
+class Possible:
     """What could ever fit, answered once for each shape of request."""
 
     def __init__(self, snapshot: Snapshot, policy: Policy) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -25,16 +26,18 @@ class Account:
 
     `most` are units held at once, `most_jobs` jobs at once, `left` unit-seconds that are left of the month's, what
     runs not yet taken off. `guaranteed` is kept for a team's jobs whenever they ask; `weight` is for fair share.
-    `month_ends` is when `left` is anew.
+    The month is from `month_began` to `month_ends`. `pool` is where all of it counts; "" anywhere.
     """
 
     id: Hashable
+    pool: str = ""
     guaranteed: int = 0
     lends: bool = True
     weight: int = 1000
     most: int | None = None
     most_jobs: int | None = None
     left: int | None = None
+    month_began: float = 0
     month_ends: float = 0
 
 
@@ -42,7 +45,8 @@ class Account:
 class Waiting:
     """A job that waits. Its first account is the one whose guarantee it may use; all of them must allow it.
 
-    `never` preempted, or `spot`: on borrowed room alone. `limit_s` is its time limit.
+    `never` preempted, or `spot`: on borrowed room alone. `limit_s` is its time limit. Jobs that ask for the same may
+    share one request, whatever its id.
     """
 
     id: Hashable
@@ -61,7 +65,8 @@ class Waiting:
 class Running:
     """An attempt that holds room. `ending` is when it is asked for its end, if it is, and for whom: `yields_to`.
 
-    `fixed` may not be preempted at all. `ends` is when it is gone at the latest: its limit and the grace.
+    `fixed` may not be preempted at all. `ends` is when it is gone at the latest: its limit and the grace. `saved` is
+    when its work was last saved.
     """
 
     id: Hashable
@@ -73,6 +78,7 @@ class Running:
     accounts: tuple[Hashable, ...]
     began: float
     ends: float
+    saved: float | None = None
     guaranteed: bool
     fixed: bool = False
     spot: bool = False
@@ -92,13 +98,26 @@ class Aside:
     devices: frozenset[Hashable] = frozenset()
 
 
+# One for each worker: its node and the devices on it.
+Places = tuple[tuple[Hashable, tuple[Hashable, ...]], ...]
+
+
+class Keeping(enum.Enum):
+    """Why room is kept for a job that waits."""
+
+    CLEARED = "cleared"  # others were told to leave it, or the job was moved there: nobody else is let in
+    TURN = "turn"  # its turn has come: whoever is gone by `starts` may still use it, and the owners of a guarantee
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Room kept for a job that waits: the places (node, devices) cleared for it; none for one whose turn it is."""
+    """Room kept for the job since `made`. What holds it now has left it by `starts` if all limits are kept."""
 
     job: Hashable
+    keeping: Keeping
     made: float
-    places: tuple[tuple[Hashable, tuple[Hashable, ...]], ...] = ()
+    starts: float
+    places: Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
