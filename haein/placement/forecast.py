@@ -40,8 +40,12 @@ Predicted = Callable[[Hashable, float, float], float]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds until each job starts, and until a further request at the end of the queue would; None: not known."""
+    """Seconds until each job starts, and until a further request at the end of the queue would; None: not known.
 
+    `order` is that in which they are looked at, all of them.
+    """
+
+    order: tuple[Hashable, ...]
     starts: Mapping[Hashable, float]
     probes: tuple[float | None, ...]
 
@@ -182,7 +186,8 @@ class _Rehearsal:
 
     def run(self) -> Forecast:
         kept = {kept.job: kept for kept in self.scene.kept}
-        for at, job in enumerate(in_order(self.scene, self.rules)):
+        order = in_order(self.scene, self.rules)
+        for at, job in enumerate(order):
             if job.id in kept:
                 block = asides.of_kept(kept[job.id], job.request, 0, {node.id: node for node in self.nodes})
                 if block:
@@ -200,7 +205,8 @@ class _Rehearsal:
             freed |= self.windows.at(self.now, self.cluster)
             freed |= self._take_turns()
             self._look(freed)
-        return Forecast({job: at - self.scene.now for job, at in self.starts.items()}, tuple(self.found))
+        starts = {job: at - self.scene.now for job, at in self.starts.items()}
+        return Forecast(tuple(job.id for job in order), starts, tuple(self.found))
 
     def _possible(self, request: Request | Gang) -> bool:
         return self.possible.refusal(request) is None
