@@ -6,6 +6,7 @@ when they are gone or old, "when" is not known. What was promised to whom is in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -92,6 +93,15 @@ class Score:
         return _percent(sum(day.p50 for day in self.days), self.all)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the last rehearsal found, and when that was; nothing where it is too long ago."""
+
+    as_of: datetime | None
+    places: Mapping[UUID, Place]
+    score: Score
+
+
 def _percent(part: int, of: int) -> int | None:
     return round(100 * part / of) if of else None
 
@@ -131,9 +141,10 @@ def _written(at: int, seconds: tuple[float, float] | None) -> str:
 
 
 def _keep(fields: Mapping[str, str], now: datetime) -> None:
+    days = json.dumps([(day.on.isoformat(), day.all, day.p90, day.p50) for day in score(now=now).days])
     with series.client().pipeline() as pipe:
         pipe.delete(KEY)
-        pipe.hset(KEY, mapping={**fields, "made": str(now.timestamp())})
+        pipe.hset(KEY, mapping={**fields, "made": str(now.timestamp()), "score": days})
         pipe.expire(KEY, FRESH)
         pipe.execute()
 
@@ -211,13 +222,18 @@ def forget(*, now: datetime) -> None:
 # Tells of them.
 
 
-def places(jobs: Iterable[UUID], *, now: datetime) -> Mapping[UUID, Place]:
-    """Those of the jobs that the last rehearsal knew."""
+def known(jobs: Iterable[UUID], *, now: datetime) -> Known:
+    """Of these jobs those that wait, and the score of the week."""
     jobs = list(jobs)
-    as_of, values = _read([str(job) for job in jobs], now)
+    as_of, (score, *values) = _read(["score", *map(str, jobs)], now)
     if as_of is None:
-        return {}
-    return {job: _place(value, as_of) for job, value in zip(jobs, values, strict=True) if value}
+        return Known(None, {}, Score([]))
+    places = {job: _place(value, as_of) for job, value in zip(jobs, values, strict=True) if value}
+    return Known(as_of, places, Score([_day(*day) for day in json.loads(score or "[]")]))
+
+
+def _day(on: str, *counts: int) -> Day:
+    return Day(date.fromisoformat(on), *counts)
 
 
 def if_submitted(spec: Spec, *, now: datetime) -> When | None:
@@ -227,11 +243,6 @@ def if_submitted(spec: Spec, *, now: datetime) -> When | None:
         return None
     as_of, (value,) = _read([_name(probe)], now)
     return _place(value, as_of).when if as_of and value else None
-
-
-def made(*, now: datetime) -> datetime | None:
-    """When the queue was last rehearsed; None when that is too long ago."""
-    return _read([], now)[0]
 
 
 def _read(names: Sequence[str], now: datetime) -> tuple[datetime | None, list[str | None]]:
