@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -83,18 +83,26 @@ def announce(jobs: Iterable[tuple[UUID, UUID]]) -> None:
 
 def note(job: Job, why: Why, *, now: datetime, by: User | None = None) -> None:
     """An event that moves nothing."""
-    Event.objects.create(
-        job=job,
-        at=now,
-        kind="note",
-        old_state=job.state,
-        new_state=job.state,
-        attempt=job.attempts_made or None,
-        reason=why.code,
-        reason_values=dict(why.values),
-        actor_name=str(by or ""),
+    note_all([(job, why)], now=now, by=by)
+
+
+def note_all(notes: Sequence[tuple[Job, Why]], *, now: datetime, by: User | None = None) -> None:
+    """Events that move nothing, in one statement."""
+    Event.objects.bulk_create(
+        Event(
+            job=job,
+            at=why.at or now,
+            kind="note",
+            old_state=job.state,
+            new_state=job.state,
+            attempt=why.attempt or job.attempts_made or None,
+            reason=why.code,
+            reason_values=dict(why.values),
+            actor_name=str(by or ""),
+        )
+        for job, why in notes
     )
-    live.push(live.group("job", job.pk), live.group("team", job.team_id))
+    announce((job.pk, job.team_id) for job, _ in notes)
 
 
 def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]:

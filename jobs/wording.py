@@ -36,6 +36,13 @@ SENTENCES: Mapping[str, str] = {
     "cancelled_queued": _("Cancelled by %(by)s before it started."),
     "retried": _("%(by)s asked for another run."),
     "requeued": _("Queued again by itself (failure %(failure)s of %(allowed)s allowed): %(detail)s"),
+    # why a run must yield; shown to whoever runs it, so nobody else is named
+    "reclaimed": _("It runs on borrowed GPUs, and a team that is guaranteed them needs them back (%(gpus)s of them)."),
+    "maintenance": _("Its machine (%(nodes)s) goes out for maintenance from %(at)s."),
+    "reservation": _("Its room is reserved for somebody else from %(at)s."),
+    "moved": _("It is moved from %(old)s to %(new)s, so that a larger job finds room."),
+    "warned": _("It is asked to end at %(at)s. %(why)s"),
+    "notice_withdrawn": _("It need not end at %(at)s after all: its room is no longer needed."),
     "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
     "lost_too_often": _(
         "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."
@@ -44,9 +51,13 @@ SENTENCES: Mapping[str, str] = {
 
 
 def sentence(code: str, values: Mapping[str, object]) -> str:
-    """The reason in the reader's language."""
+    """The reason in the reader's language. A value may be a reason itself: {"code": ..., "values": ...}."""
     text = SENTENCES.get(code, code)
-    return gettext(text) % values if text else ""
+    return gettext(text) % {name: _said(value) for name, value in values.items()} if text else ""
+
+
+def _said(value: object) -> object:
+    return sentence(value["code"], value["values"]) if isinstance(value, Mapping) else value
 
 
 def runs(node: str, workers: int) -> tuple[str, dict[str, object]]:
