@@ -161,9 +161,11 @@ def _history() -> list[tuple[UUID, float]]:
 
 def _seen(now: datetime) -> list[Seen]:
     """What became of the last promises; those that are broken and still open count with the wait so far."""
-    started = Promise.objects.filter(started_at__isnull=False).order_by("-id").values_list(
-        "raw_s", "made_at", "started_at"
-    )[:PROMISES]
+    started = (
+        Promise.objects.filter(started_at__isnull=False)
+        .order_by("-id")
+        .values_list("raw_s", "made_at", "started_at")[:PROMISES]
+    )
     broken = Promise.objects.filter(closed_at=None, p90_at__lt=now).order_by("-id").values_list("raw_s", "made_at")
     return [
         *(Seen(raw, (now - made).total_seconds()) for raw, made in broken[:PROMISES]),

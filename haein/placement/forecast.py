@@ -203,7 +203,7 @@ class _Rehearsal:
                 break
             freed = self._end()
             freed |= self.windows.at(self.now, self.cluster)
-            freed |= self._take_turns()
+            freed |= self._take_turns(freed)
             self._look(freed)
         starts = {job: at - self.scene.now for job, at in self.starts.items()}
         return Forecast(tuple(job.id for job in order), starts, tuple(self.found))
@@ -384,22 +384,31 @@ class _Rehearsal:
         turn.taken = [self.cluster.withhold(*part) for part in block.parts]
         self.turns[job.id] = turn
 
-    def _take_turns(self) -> set[Hashable]:
-        """Whose moment has come starts; who finds his room held longer waits for the next end."""
-        freed: set[Hashable] = set()
-        for turn in [turn for turn in self.turns.values() if turn.starts <= self.now]:
-            for (node, devices, _, _), taken in zip(turn.block.parts, turn.taken, strict=True):
-                self.cluster.give_back(node, devices, taken)
-            placed = self.cluster.start(turn.job.request) if self.caps.allow(turn.job) else ()
-            if placed or not self.ends:
-                del self.turns[turn.job.id]
-                freed.update(part[0] for part in turn.block.parts)
-                if placed:
-                    self._started(turn.job, placed)
+    def _take_turns(self, freed: set[Hashable]) -> set[Hashable]:
+        """Whose moment has come starts, and who finds room before it; returns the nodes that are not kept any more."""
+        given: set[Hashable] = set()
+        for turn in list(self.turns.values()):
+            shape = question_of(turn.job.request)[0]
+            due = turn.starts <= self.now
+            if not due and not any(self.cluster.has_room(name, shape) for name in freed):
                 continue
-            turn.taken = [self.cluster.withhold(*part) for part in turn.block.parts]
-            turn.starts = max(self.ends[0][0], self.now)
-        return freed
+            self._give_back(turn)
+            placed = self.cluster.start(turn.job.request) if self.caps.allow(turn.job) else ()
+            if placed:
+                del self.turns[turn.job.id]
+                given.update(part[0] for part in turn.block.parts)
+                self._started(turn.job, placed)
+            elif due and not self.ends:
+                del self.turns[turn.job.id]
+            else:
+                turn.taken = [self.cluster.withhold(*part) for part in turn.block.parts]
+                if due:  # somebody is late, so it is looked at again when the next one goes
+                    turn.starts = max(self.ends[0][0], self.now)
+        return given
+
+    def _give_back(self, turn: _Turn) -> None:
+        for (node, devices, _, _), taken in zip(turn.block.parts, turn.taken, strict=True):
+            self.cluster.give_back(node, devices, taken)
 
 
 class _Caps:
