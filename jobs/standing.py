@@ -1,4 +1,5 @@
-"""Where a waiting job stands: what is ahead of it as far as the reader may know, when it starts, what would be sooner."""
+"""Where a waiting job stands: what is ahead of it as far as the reader may know, when it starts, what would be sooner.
+"""
 
 from __future__ import annotations
 
