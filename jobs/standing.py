@@ -1,5 +1,4 @@
-"""Where a waiting job stands: what is ahead of it as far as the reader may know, when it starts, what would be sooner.
-"""
+"""Where a waiting job stands: what is ahead of it as far as its reader may know, when it starts, what is sooner."""
 
 from __future__ import annotations
 

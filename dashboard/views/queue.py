@@ -15,8 +15,8 @@ from haein.lib import clock
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
-    asked = {"sort": request.GET.get("sort", ""), "number": request.GET.get("page")}
-    context = queues.page(reader(request), **asked, now=clock.now())
+    sort, number = request.GET.get("sort", ""), request.GET.get("page")
+    context = queues.page(reader(request), sort=sort, number=number, now=clock.now())
     part = "_queue_list" if request.headers.get("HX-Request") else "queue"
     response = render(request, f"dashboard/{part}.html", context)
     response["Vary"] = "HX-Request"
