@@ -43,7 +43,8 @@ class Row(NamedTuple):
     asked: int
 
 
-# What a request is made of as one number: a queue of 50,000 has few different ones, and each is made once.
+# What a request is made of as one number: a queue of 50,000 has few different ones, and each is made once. No value
+# but a model's name may have a bar in it, so two that differ never read the same.
 _ASKED = f"hashtextextended(concat_ws('|', {', '.join(f'job.{name}' for name in requests.COLUMNS)}), 0)"
 _QUEUE = f"""
     SELECT job.id, job.team_id, job.submitted_by_id, job.priority,
@@ -149,7 +150,7 @@ def _fixed(preemption: str, preemptions: int) -> bool:
 def _runs() -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(_RUNNING)
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def _running(

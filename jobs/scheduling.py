@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, cast
@@ -66,7 +66,7 @@ def _gate(row: Row, ready: frozenset[str], now: datetime) -> str:
 
 
 def _write(decision: Decision, scene: Scene, now: datetime) -> int:
-    Attempt.objects.filter(pk__in=decision.promoted).exclude(state=Attempt.State.ENDED).update(guaranteed=True)
+    Attempt.objects.filter(pk__in=_ids(decision.promoted)).exclude(state=Attempt.State.ENDED).update(guaranteed=True)
     placed = _start(decision, now)
     _write_claims(decision, now)
     _tell(decision.orders, scene, now)
@@ -78,13 +78,11 @@ def _tell(orders: Sequence[Order], scene: Scene, now: datetime) -> None:
     if not orders:
         return
     at = now + timedelta(seconds=settings.HAEIN_PREEMPTION_NOTICE_SECONDS)
-    teams = {job.id: job.team for job in scene.waiting}
-    names = dict(Job.objects.filter(pk__in={order.job for order in orders}).values_list("pk", "team__name"))
-    assert names.keys() <= teams.keys()
+    units = {job.id: job.units for job in scene.waiting}
     preempting.warn(
         {
             cast(UUID, order.attempt): preempting.Yield(
-                "reclaimed", {"team": names[order.job]}, at, for_job=cast(UUID, order.job)
+                "reclaimed", {"gpus": f"{units[order.job] / 1000:g}"}, at, for_job=cast(UUID, order.job)
             )
             for order in orders
         },
@@ -95,11 +93,19 @@ def _tell(orders: Sequence[Order], scene: Scene, now: datetime) -> None:
 def _write_claims(decision: Decision, now: datetime) -> None:
     """What is kept for whom; who was told to leave for somebody who needs it no more may stay."""
     started = {start.job for start in decision.starts}
-    gone = decision.dropped | started
+    gone = _ids(decision.dropped | started)
     if gone:
         Claim.objects.filter(job_id__in=gone).delete()
-        preempting.withdraw_for([cast(UUID, job) for job in gone], now=now)
+        told = Attempt.objects.exclude(state=Attempt.State.ENDED).filter(
+            preempted_for__in=gone, preempt_code="reclaimed"
+        )
+        preempting.withdraw(list(told.values_list("pk", flat=True)), now=now)
     Claim.objects.bulk_create(_claim(kept) for kept in decision.keeps if kept.job not in started)
+
+
+def _ids(opaque: Iterable[Hashable]) -> list[UUID]:
+    """Ids are opaque to placement; here they are those of our own rows."""
+    return [cast(UUID, each) for each in opaque]
 
 
 def _claim(kept: Kept) -> Claim:

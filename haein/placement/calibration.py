@@ -19,7 +19,7 @@ CLASSES = (600.0, 7200.0, math.inf)
 # So many of the last promises of a class count, and as many as this of what is believed stand beside them at first.
 NEWEST, BELIEVED = 400, 20
 # What is believed before anything was seen: rehearsed waits are rather long, and now and then much too short.
-PRIOR = tuple(0.1 * 40.0 ** (number / 19) for number in range(20))
+PRIOR: tuple[float, ...] = tuple(0.1 * 40.0 ** (number / 19) for number in range(20))
 P50, P90 = 0.5, 0.9
 # No ratio beyond: one job that waited for a day when a minute was said would make all promises worthless.
 MOST_RATIO = 50.0
