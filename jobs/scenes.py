@@ -120,7 +120,7 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
         accounts=accounts.accounts,
         used=shares.used(rules().half_life_s),
         weights=accounts.weights,
-        kept=_kept(),
+        kept=kept(),
         asides=windows.asides(now),
         now=now.timestamp(),
     )
@@ -233,7 +233,7 @@ def _asked(keys: set[int]) -> Mapping[int, tuple[Request | Gang, int]]:
     return _known
 
 
-def _kept() -> list[Kept]:
+def kept() -> list[Kept]:
     return [
         Kept(
             job=claim.job_id,
