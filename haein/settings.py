@@ -292,6 +292,8 @@ HAEIN_LOCKS_OFF = frozenset(env.words("HAEIN_LOCKS_OFF"))
 if unknown := HAEIN_LOCKS_OFF - {"namespaces", "landlock"}:
     raise Misconfigured(f"HAEIN_LOCKS_OFF names {sorted(unknown)}: namespaces and landlock are what can be left off")
 HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
+HAEIN_SHARE_HALF_LIFE_HOURS = env.number("HAEIN_SHARE_HALF_LIFE_HOURS", 24, least=1)
+HAEIN_SHARE_ENTRY_MINUTES = env.number("HAEIN_SHARE_ENTRY_MINUTES", 60)
 # A run that must yield is told so long before it is asked to end, and not before it has run so long; a job that had to
 # yield so often is started only where nobody can ask it again.
 HAEIN_PREEMPTION_NOTICE_SECONDS = env.number("HAEIN_PREEMPTION_NOTICE_SECONDS", 60, least=1)

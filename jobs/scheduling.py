@@ -1,30 +1,32 @@
-"""One decision pass: locks, takes a snapshot, asks placement for a plan, and writes it down by compare-and-swap."""
+"""One decision pass: locks, takes a snapshot, asks for a decision, and writes it down by compare-and-swap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
 
 from haein.cluster.models import Device, Node
-from haein.placement import engine, weights
-from haein.placement.model import Carving, Grant, Placement, Reason, Refusal
-from haein.tenants.models import Organization
-from jobs import moves, requests, settling, snapshots
-from jobs.models import Allocation, Attempt, Job, Worker
+from haein.lib import clock
+from haein.placement import turns, weights
+from haein.placement.allowances import BORROWED
+from haein.placement.model import Carving, Grant, Placement
+from haein.placement.queueing import Keeping, Kept
+from haein.placement.turns import Decision, Order, Scene, Start
+from jobs import moves, preempting, scenes, settling
+from jobs.models import Allocation, Attempt, Claim, Job, Share, Worker
+from jobs.scenes import Row
 from jobs.states import Event as Kind
 from jobs.states import State
 
-# How much of the queue one pass looks at; the rest waits its turn. A job that can't be placed costs about 10 us,
-# more where no other in the queue has its shape.
-LOOK_AHEAD = 500
-# All that a pass needs of a job: whole rows, commands and variables included, would take twice the time.
-_LOOKED_AT = (*requests.COLUMNS, "environment", "reason", "attempts_made", "team__organization__standing")
+# All that a start needs of a job: whole rows, commands and variables included, would take twice the time.
+_STARTED = ("team", "attempts_made", "cpus", "memory_mb")
 # Any number that nothing else in this database locks.
 _PASS_LOCK = 0x4A0B5
 # How many workers of a gang, and carved devices, an event names one by one.
@@ -36,67 +38,123 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     """Place what can be placed; returns how many. `ready` are the environments that can be used now."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PASS_LOCK])
-    queue = list(
-        Job.objects.filter(state=State.QUEUED)
-        .select_related("team__organization")
-        .only(*_LOOKED_AT)
-        .order_by(F("priority").desc(), "queued_at", "id")[:LOOK_AHEAD]
-    )
-    if not queue:
-        return 0
-    held = {job.pk: code for job in queue if (code := _gate(job, ready))}
-    jobs = {job.pk: job for job in queue}
-    policy, mix = settling.current()
-    asked = [requests.of(requests.columns(job), job.pk) for job in queue if job.pk not in held]
-    plan = engine.plan(snapshots.now(), asked, policy, mix, explained=False)
-    placed = _start(plan.placements, plan.carvings, jobs, now)
-    _write_reasons({**held, **{_uuid(refusal): _class(refusal) for refusal in plan.refusals}}, jobs)
+    queue = scenes.queue()
+    shares = scenes.shares(now)
+    held = {row.id: code for row in queue if (code := _gate(row, ready, now))}
+    scene = scenes.scene([row for row in queue if row.id not in held], shares, now=now)
+    placed = 0
+    if queue or scene.kept:
+        policy, mix = settling.current()
+        decision = turns.decide(scene, scenes.rules(), policy, mix)
+        placed = _write(decision, scene, now)
+        _write_reasons({**held, **decision.refusals}, {row.id: row for row in queue})
+        _settle(scene, decision, shares, now)
+    else:
+        _settle(scene, None, shares, now)
     return placed
 
 
-def _gate(job: Job, ready: frozenset[str]) -> str:
+def _gate(row: Row, ready: frozenset[str], now: datetime) -> str:
     """Why the job may not be looked at yet, as a code of wording; "" when it may."""
-    if job.team.organization.standing == Organization.Standing.SUSPENDED:
+    if row.suspended:
         return "suspended"
-    if job.environment not in ready:
+    if row.environment not in ready:
         return "environment"
+    if row.not_before is not None and row.not_before > now.timestamp():
+        return "resting"
     return ""
 
 
-def _uuid(refusal: Refusal) -> UUID:
-    assert isinstance(refusal.request_id, UUID)
-    return refusal.request_id
+def _write(decision: Decision, scene: Scene, now: datetime) -> int:
+    Attempt.objects.filter(pk__in=_ids(decision.promoted)).exclude(state=Attempt.State.ENDED).update(guaranteed=True)
+    placed = _start(decision, now)
+    _write_claims(decision, now)
+    _tell(decision.orders, scene, now)
+    return placed
 
 
-def _class(refusal: Refusal) -> str:
-    return {
-        Reason.NO_CAPACITY_NOW: "no_capacity",
-        Reason.OUT_OF_SERVICE: "out_of_service",
-        Reason.NEVER_FITS: "never_fits",
-    }[refusal.reason]
-
-
-def _start(
-    placements: Iterable[Placement], carvings: Iterable[Carving], jobs: Mapping[UUID, Job], now: datetime
-) -> int:
-    """Attempt and allocations are made with the move, in this transaction, only for the jobs that moved."""
-    # Ids are opaque to placement; here they are those of our own rows.
-    by_job: dict[Any, list[Placement]] = {}
-    for placement in placements:
-        by_job.setdefault(placement.request_id, []).append(placement)
-    placed = [placement for workers in by_job.values() for placement in workers]
-    devices = Device.objects.select_related("node", "model").in_bulk(
-        [grant.device_id for placement in placed for grant in placement.grants]
+def _tell(orders: Sequence[Order], scene: Scene, now: datetime) -> None:
+    """Those who must leave: told why, and by when."""
+    if not orders:
+        return
+    at = now + timedelta(seconds=settings.HAEIN_PREEMPTION_NOTICE_SECONDS)
+    units = {job.id: job.units for job in scene.waiting}
+    preempting.warn(
+        {
+            cast(UUID, order.attempt): preempting.Yield(
+                "reclaimed", {"gpus": f"{units[order.job] / 1000:g}"}, at, for_job=cast(UUID, order.job)
+            )
+            for order in orders
+        },
+        now=now,
     )
-    nodes = Node.objects.in_bulk([placement.node_id for placement in placed])
-    carved = {carving.device_id: carving for carving in carvings}
+
+
+def _write_claims(decision: Decision, now: datetime) -> None:
+    """What is kept for whom; who was told to leave for somebody who needs it no more may stay."""
+    started = {start.job for start in decision.starts}
+    gone = _ids(decision.dropped | started)
+    if gone:
+        Claim.objects.filter(job_id__in=gone).delete()
+        told = Attempt.objects.exclude(state=Attempt.State.ENDED).filter(
+            preempted_for__in=gone, preempt_code="reclaimed"
+        )
+        preempting.withdraw(list(told.values_list("pk", flat=True)), now=now)
+    Claim.objects.bulk_create(_claim(kept) for kept in decision.keeps if kept.job not in started)
+
+
+def _ids(opaque: Iterable[Hashable]) -> list[UUID]:
+    """Ids are opaque to placement; here they are those of our own rows."""
+    return [cast(UUID, each) for each in opaque]
+
+
+def _claim(kept: Kept) -> Claim:
+    return Claim(
+        job_id=cast(UUID, kept.job),
+        kind=Claim.Kind.TURN if kept.keeping is Keeping.TURN else Claim.Kind.RECLAIM,
+        made_at=clock.from_epoch(kept.made),
+        starts_at=clock.from_epoch(kept.starts),
+        places=[[node_id, list(device_ids)] for node_id, device_ids in kept.places],
+    )
+
+
+def _settle(scene: Scene, decision: Decision | None, shares: scenes.Shares, now: datetime) -> None:
+    """Fair share counts on from here with what each team holds now; only those whose hold has changed are written."""
+    units = {job.id: (cast(UUID, job.team), job.units) for job in scene.waiting}
+    rates: dict[UUID, int] = dict.fromkeys(shares.rows, 0)
+    runs = [(cast(UUID, each.team), each.units) for each in scene.running]
+    for team, held in (*runs, *(units[start.job] for start in (decision.starts if decision else ()))):
+        rates[team] = rates.get(team, 0) + held
+    changed = []
+    for team, rate in rates.items():
+        row = shares.rows.get(team)
+        if row is None or row.rate != rate:
+            used = shares.at(row, scenes.rules().half_life_s) if row else 0.0
+            changed.append(Share(team_id=team, used=used, rate=rate, at=now))
+    Share.objects.bulk_create(
+        changed, update_conflicts=True, unique_fields=["team"], update_fields=["used", "rate", "at"]
+    )
+
+
+def _start(decision: Decision, now: datetime) -> int:
+    """Attempt and allocations are made with the move, in this transaction, only for the jobs that moved."""
+    starts = {cast(UUID, start.job): start for start in decision.starts}
+    if not starts:
+        return 0
+    placed = [placement for start in starts.values() for placement in start.placements]
+    devices = Device.objects.select_related("node", "model").in_bulk(
+        {grant.device_id for placement in placed for grant in placement.grants}
+    )
+    nodes = Node.objects.in_bulk({placement.node_id for placement in placed})
+    jobs = Job.objects.only(*_STARTED).in_bulk(starts)
+    carved = {carving.device_id: carving for carving in decision.carvings}
     reasons = {
-        job_id: _why_placed(workers, nodes, devices, carved, attempt=jobs[job_id].attempts_made + 1)
-        for job_id, workers in by_job.items()
+        job_id: _why_placed(start.placements, nodes, devices, carved, attempt=jobs[job_id].attempts_made + 1)
+        for job_id, start in starts.items()
     }
     winners = [row.id for row in moves.apply(Kind.PLACE, reasons, now=now)]
-    attempts = {job_id: _attempt(jobs[job_id], by_job[job_id][0], now) for job_id in winners}
-    won = [(attempts[job_id], placement) for job_id in winners for placement in by_job[job_id]]
+    attempts = {job_id: _attempt(jobs[job_id], starts[job_id], now) for job_id in winners}
+    won = [(attempts[job_id], placement) for job_id in winners for placement in starts[job_id].placements]
     Attempt.objects.bulk_create(attempts.values())
     Worker.objects.bulk_create(
         Worker(attempt=attempt, rank=placement.member, node_id=cast(int, placement.node_id))
@@ -108,15 +166,16 @@ def _start(
         for attempt, placement in won
         for grant in placement.grants
     )
-    Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1)
+    Job.objects.filter(pk__in=winners).update(attempts_made=F("attempts_made") + 1, not_before=None)
     return len(winners)
 
 
-def _attempt(job: Job, placement: Placement, now: datetime) -> Attempt:
+def _attempt(job: Job, start: Start, now: datetime) -> Attempt:
     return Attempt(
         job=job,
         number=job.attempts_made + 1,
-        node_id=cast(int, placement.node_id),
+        node_id=cast(int, start.placements[0].node_id),
+        guaranteed=start.tier != BORROWED,
         cpus=job.cpus,
         memory_mb=job.memory_mb,
         placed_at=now,
@@ -139,7 +198,7 @@ def allocation(attempt: Attempt, placement: Placement, grant: Grant, device: Dev
 
 
 def _why_placed(
-    workers: list[Placement],
+    workers: Sequence[Placement],
     nodes: Mapping[int, Node],
     devices: Mapping[int, Device],
     carved: Mapping[Any, Carving],
@@ -182,12 +241,12 @@ def _spans(numbers: Sequence[int]) -> list[str]:
     return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
-def _write_reasons(codes: Mapping[UUID, str], jobs: Mapping[UUID, Job]) -> None:
+def _write_reasons(codes: Mapping[Any, str], rows: Mapping[UUID, Row]) -> None:
     """Only when the class of reason changes: a thousand waiting jobs cost nothing while they wait."""
     changed: dict[str, list[UUID]] = {}
     for job_id, code in codes.items():
-        if jobs[job_id].reason != code:
+        if rows[job_id].reason != code:
             changed.setdefault(code, []).append(job_id)
     for code, job_ids in changed.items():
         Job.objects.filter(pk__in=job_ids, state=State.QUEUED).update(reason=code, reason_values={})
-    moves.announce((pk, jobs[pk].team_id) for job_ids in changed.values() for pk in job_ids)
+    moves.announce((pk, rows[pk].team_id) for job_ids in changed.values() for pk in job_ids)

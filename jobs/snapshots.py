@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
+from uuid import UUID
 
 from django.db.models import Sum
 
@@ -18,6 +19,26 @@ CAPACITY_AGE_S = 2.0
 _capacity: tuple[Snapshot | None, int, float] = (None, 0, 0.0)
 
 
+class Slice(NamedTuple):
+    """What an attempt's worker holds of one device."""
+
+    attempt_id: UUID
+    rank: int
+    device_id: int
+    units: int
+    memory: int
+    profile: str
+    start: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All that is held: slices, and (attempt, rank, node) of the further workers of gangs."""
+
+    slices: Sequence[Slice]
+    workers: Sequence[tuple[UUID, int, int]]
+
+
 @dataclass(slots=True)
 class _Taken:
     """What is held of one device: thousandths and MiB of it, or the instances it is carved into."""
@@ -27,9 +48,24 @@ class _Taken:
     instances: list[Instance] = field(default_factory=list)
 
 
+def held() -> Held:
+    workers = Worker.objects.exclude(attempt__state=Attempt.State.ENDED).order_by()
+    return Held(_slices(), list(workers.values_list("attempt_id", "rank", "node_id")))
+
+
+def _slices() -> list[Slice]:
+    rows = Allocation.objects.filter(ended_at=None).order_by("id")
+    return [Slice._make(row) for row in rows.values_list(*Slice._fields)]
+
+
 def now() -> Snapshot:
-    """As the rows say it is now, in six queries."""
-    return _snapshot(_taken(), used_by_node())
+    """As the rows say it is now, in seven queries."""
+    return of(held())
+
+
+def of(held: Held) -> Snapshot:
+    """The same with what is held known already."""
+    return _snapshot(_taken(held.slices), used_by_node())
 
 
 def glance() -> Snapshot:
@@ -37,7 +73,7 @@ def glance() -> Snapshot:
 
     Of a thousand nodes most are as they are when nothing runs on them, and need not be made anew.
     """
-    taken, used = _taken(), used_by_node()
+    taken, used = _taken(_slices()), used_by_node()
     return Snapshot(tuple(_filled(node, taken, used) for node in capacity().nodes))
 
 
@@ -69,16 +105,16 @@ def _less(device: DeviceState, taken: _Taken) -> DeviceState:
     )
 
 
-def _taken() -> dict[int, _Taken]:
+def _taken(slices: Iterable[Slice]) -> dict[int, _Taken]:
     taken: dict[int, _Taken] = {}
-    rows = Allocation.objects.filter(ended_at=None).values_list("device_id", "units", "memory", "profile", "start")
-    for device_id, units, memory, profile, start in rows.order_by():
-        held = taken.setdefault(device_id, _Taken())
-        if profile:
-            held.instances.append(Instance(profile, start))
+    for each in slices:
+        held = taken.setdefault(each.device_id, _Taken())
+        if each.profile:
+            assert each.start is not None  # a constraint of the table
+            held.instances.append(Instance(each.profile, each.start))
         else:
-            held.units += units
-            held.memory += memory
+            held.units += each.units
+            held.memory += each.memory
     return taken
 
 

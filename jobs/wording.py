@@ -16,6 +16,12 @@ SENTENCES: Mapping[str, str] = {
     "never_fits": _("The cluster as it is now could never run it."),
     "suspended": _("The organization is suspended: nothing new is started until an operator resumes it."),
     "environment": _("Its environment is still being prepared."),
+    "its_turn": _("Its turn has come: room is kept for it until what runs there has ended."),
+    "reclaiming": _("Others were asked to leave what its team is guaranteed: it starts as soon as they have."),
+    "kept": _("The room that is free is kept for jobs whose turn came first, until it would be in nobody's way."),
+    "window": _(
+        "The room that is free is set apart, reserved or for maintenance, before its time limit would be over."
+    ),
     # moves
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),

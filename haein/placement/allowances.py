@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from haein.placement.model import WHOLE, Snapshot
@@ -88,6 +88,10 @@ class Allowances:
         for node_id, units in nodes:
             self._free[self._pool_of[node_id]] -= units
 
+    def pend(self, job: Waiting) -> None:
+        """It waits for room that nobody can reclaim, and whoever comes after it may not take that first."""
+        self._of(job.accounts[0]).firm += job.units
+
     def guarded(self) -> set[str]:
         """The pools in which something is guaranteed by name."""
         return {account.pool for account in self._accounts.values() if account.pool and account.guaranteed}
@@ -99,20 +103,24 @@ class Allowances:
             return "not_lent"
         if pool and self._free[pool] - self._kept[pool] < job.units <= self._free[pool] and job.units:
             return "not_lent"
-        if job.never and not self._unpromised(job, pool):
+        if job.never and not self._unpromised(job, pool, self._firm):
             return "promised"
         return ""
 
-    def _unpromised(self, job: Waiting, pool: str) -> bool:
+    def in_time(self, job: Waiting) -> bool:
+        """Whether what nobody is promised would be enough for it, were nothing firm there."""
+        return self._unpromised(job, self._accounts.get(job.accounts[0], NOTHING).pool, lambda _: 0)
+
+    def _unpromised(self, job: Waiting, pool: str, held: Callable[[Hashable], int]) -> bool:
         """Whether nobody can reclaim the room that the job takes: all guarantees and all that is firm, and it, fit."""
         for where in {"", pool}:
             firm = 0
             for account in self._accounts.values():
                 if where in ("", account.pool):
-                    firm += max(account.guaranteed, self._firm(account.id))
+                    firm += max(account.guaranteed, held(account.id))
             if where in ("", pool):
                 mine = self._accounts.get(job.accounts[0], NOTHING)
-                before = self._firm(job.accounts[0])
+                before = held(job.accounts[0])
                 firm += max(mine.guaranteed, before + job.units) - max(mine.guaranteed, before if mine.id else 0)
             if firm > self._capacity[where]:
                 return False

@@ -23,6 +23,7 @@ owners of a guarantee: so passing it never delays it.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -146,11 +147,11 @@ class _Pass:
 
     def decide(self) -> Decision:
         self._set_apart()
-        for kept in sorted(self.kept.values(), key=lambda kept: (kept.keeping is Keeping.TURN, kept.made)):
-            job = self.waiting.get(kept.job)
-            if job:
-                self._consider_kept(job, kept)
-        lines = self._lines()
+        kept = sorted(self.kept.values(), key=lambda kept: (kept.keeping is Keeping.TURN, kept.made))
+        for each in kept:
+            if each.job in self.waiting:
+                self._consider_kept(self.waiting[each.job], each)
+        lines = self._lines({each.job for each in kept})
         for tiers, spot in (((INSIDE, INSIDE_POOL), False), ((BORROWED,), False), ((BORROWED,), True)):
             self._round(lines, tiers, spot=spot)
         placed = [placement for start in self.starts for placement in start.placements]
@@ -230,10 +231,10 @@ class _Pass:
     def _key(self, team: Hashable) -> float:
         return self.used[team] / self.scene.weights.get(team, WHOLE)
 
-    def _lines(self) -> dict[Hashable, list[Waiting]]:
+    def _lines(self, considered: set[Hashable]) -> dict[Hashable, list[Waiting]]:
         lines: dict[Hashable, list[Waiting]] = {}
         for job in self.scene.waiting:
-            if job.id not in self.kept:
+            if job.id not in considered:
                 lines.setdefault(job.team, []).append(job)
         for line in lines.values():
             line.sort(key=lambda job: rank(job, self.now, self.rules))
@@ -269,10 +270,14 @@ class _Pass:
         tier = self.allowances.tier(job)
         code = self.allowances.refusal(job, tier)
         reclaimed = kept.keeping is Keeping.CLEARED
-        if code:
+        if code == "promised" and not reclaimed:
+            self.allowances.pend(job)
+            self.refusals[job.id] = code
+        elif code:
             self._lose(job)
             self.refusals[job.id] = code
         elif not self._try(job, tier):
+            reclaimed = reclaimed or (tier > BORROWED and self._reclaim(job, tier))
             self.refusals[job.id] = "reclaiming" if reclaimed else "its_turn"
 
     def _lose(self, job: Waiting) -> None:
@@ -292,6 +297,8 @@ class _Pass:
                 if self._try(job, tier):
                     return True
                 code = self._no_room(job, question, tier)
+            elif code == "promised" and self.allowances.in_time(job) and self._give_turn(job, tier):
+                self.allowances.pend(job)
             if code not in ("reclaiming", "its_turn"):
                 self._dead[dead] = code
         self.refusals[job.id] = code
@@ -318,9 +325,12 @@ class _Pass:
         return False
 
     def _face(self, job: Waiting, tier: int) -> tuple[bool, ...]:
+        return self.blocks.face(self._asker(job, tier))
+
+    def _asker(self, job: Waiting, tier: int) -> Asker:
         ends = self.now + job.limit_s + self.rules.grace_s
         firm = job.never and self.allowances.tier(job) != INSIDE_POOL
-        return self.blocks.face(Asker(job.id, job.team, ends, tier, firm))
+        return Asker(job.id, job.team, ends, tier, firm)
 
     def _start(self, job: Waiting, placed: Sequence[Placement], tier: int) -> None:
         placed = tuple(replace(placement, request_id=job.id) for placement in placed)
@@ -361,7 +371,9 @@ class _Pass:
         cleared = self.clearing.clear(job.request, lambda each: self._cost(each, job, tier), sum)
         if cleared is None or not cleared.leaving:
             return False
-        told = [each for each in cleared.leaving if each.ending is None]
+        if job.id in self.kept:
+            self._lose(job)  # its turn: this is sooner
+        told = [each for each in cleared.leaving if each.ending is None and each.id not in self.told]
         self.orders += [Order(each.id, job.id) for each in told]
         self.told.update(each.id for each in told)
         starts = self.now + self.rules.notice_s + self.rules.grace_s
@@ -372,9 +384,9 @@ class _Pass:
 
     def _cost(self, each: Running, job: Waiting, tier: int) -> float | None:
         """The GPU-seconds lost by sending it away: the youngest and smallest cost least, and spot before all others."""
-        if each.ending is not None:
-            return 0.0 if each.yields_to in (None, job.id) else None
-        if each.fixed or self.tiers[each.id] >= tier or each.id in self.told:
+        if each.ending is not None or each.id in self.told:
+            return 0.0  # it leaves anyway; what it leaves to others is withheld
+        if each.fixed or self.tiers[each.id] >= tier:
             return None
         if self.now - each.began < self.rules.min_run_s or (each.team == job.team and not each.spot):
             return None
@@ -387,7 +399,8 @@ class _Pass:
         if len(self.turns) >= MOST_TURNS or job.team in self.turns or self.given >= TURNS_A_PASS or job.spot:
             return False
         self.given += 1
-        self._face(job, tier)
+        # It may begin late, so nothing that is kept for others is lent to it.
+        self.blocks.face(replace(self._asker(job, tier), ends=math.inf))
         cleared = self.clearing.clear(job.request, self._leaves, max)
         if cleared is None:
             return False
