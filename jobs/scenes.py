@@ -144,7 +144,8 @@ def _waiting(row: Row, accounts: quotas.Accounts, asked: Mapping[int, tuple[Requ
 
 def _fixed(preemption: str, preemptions: int) -> bool:
     """Nobody may send it away: as it asked for, or because it was sent away often enough."""
-    return preemption == Preemption.NEVER or preemptions >= settings.HAEIN_PREEMPTIONS_MOST
+    # Settings are slow to read, and 50,000 jobs wait.
+    return preemption == Preemption.NEVER or (preemptions > 0 and preemptions >= settings.HAEIN_PREEMPTIONS_MOST)
 
 
 def _runs() -> list[tuple[Any, ...]]:
