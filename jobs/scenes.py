@@ -62,7 +62,7 @@ _RUNNING = f"""
            extract(epoch FROM coalesce(attempt.started_at, attempt.placed_at))::float8, attempt.started_at IS NULL,
            job.time_limit_s, attempt.guaranteed, job.preemption, job.preemptions,
            extract(epoch FROM attempt.preempt_at)::float8, attempt.preempted_for_id,
-           extract(epoch FROM attempt.checkpoint_at)::float8, attempt.node_id, {_ASKED}
+           extract(epoch FROM attempt.checkpoint_at)::float8, job.checkpoints, attempt.node_id, {_ASKED}
     FROM jobs_attempt AS attempt
     JOIN jobs_job AS job ON job.id = attempt.job_id
     WHERE attempt.state <> 'ended'
@@ -120,7 +120,7 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
         accounts=accounts.accounts,
         used=shares.used(rules().half_life_s),
         weights=accounts.weights,
-        kept=_kept(),
+        kept=kept(),
         asides=windows.asides(now),
         now=now.timestamp(),
     )
@@ -203,6 +203,7 @@ def _running(
                 began=began,
                 ends=began + limit + grace + (START_S if unbegun else 0.0),
                 saved=saved,
+                saves=saves,
                 guaranteed=inside,
                 fixed=_fixed(preemption, times),
                 spot=preemption == Preemption.SPOT,
@@ -233,7 +234,7 @@ def _asked(keys: set[int]) -> Mapping[int, tuple[Request | Gang, int]]:
     return _known
 
 
-def _kept() -> list[Kept]:
+def kept() -> list[Kept]:
     return [
         Kept(
             job=claim.job_id,
