@@ -184,6 +184,7 @@ def _running(
         ending,
         by,
         saved,
+        saves,
         node,
         key,
     ) in runs:
