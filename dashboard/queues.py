@@ -70,8 +70,8 @@ def score_sentence(score: Score) -> str:
     if score.p90_percent is None:
         return ""
     words = ngettext(
-        "In the last seven days %(percent)d %% of %(count)d such promise held.",
-        "In the last seven days %(percent)d %% of %(count)d such promises held.",
+        "Of %(count)d promise of nine chances in ten %(percent)d %% held in the last seven days.",
+        "Of %(count)d promises of nine chances in ten %(percent)d %% held in the last seven days.",
         score.all,
     )
     return words % {"percent": score.p90_percent, "count": score.all}
