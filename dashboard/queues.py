@@ -38,14 +38,17 @@ def of_job(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
 def _ahead(count: int, own: Sequence[tuple[UUID, str]], own_count: int) -> str:
     if not count:
         return _("It is next in the queue.")
-    told = ngettext("%(count)d job is ahead of it.", "%(count)d jobs are ahead of it.", count) % {"count": count}
     if not own:
-        return told
+        return ngettext("%(count)d job is ahead of it.", "%(count)d jobs are ahead of it.", count) % {"count": count}
     links = format_html_join(", ", '<a href="{}">{}</a>', ((present.job_url(pk), name) for pk, name in own))
     if own_count > len(own):
         links = format_html("{}, …", links)
-    mine = ngettext("{count} of them your team's: {links}.", "{count} of them your team's: {links}.", own_count)
-    return format_html("{} {}", told, format_html(mine, count=own_count, links=links))
+    told = ngettext(
+        "{count} job is ahead of it, {own} of them your team's: {links}.",
+        "{count} jobs are ahead of it, {own} of them your team's: {links}.",
+        count,
+    )
+    return format_html(told, count=count, own=own_count, links=links)
 
 
 def when(found: When | None, now: datetime) -> str:

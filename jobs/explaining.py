@@ -12,7 +12,7 @@ from haein.lib import clock
 from haein.placement import engine, mig, sentences
 from haein.placement.model import Gang, Reason, Refusal, Request
 from jobs import promises, requests, snapshots, wording
-from jobs.models import Job
+from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
 
@@ -27,12 +27,29 @@ def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment. What would fit instead is standing.sooner()."""
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
-    besides = wording.sentence(job.reason, job.reason_values) if job.reason in BESIDES else ""
+    besides = _besides(job)
     if plan.placements:
         return besides or gettext("There is room for it: it starts with the next look at the queue.")
     refusal = plan.refusals[0]
     short = _sentence(refusal) if refusal.reason is Reason.NO_CAPACITY_NOW else _with_nearest(refusal, request)
     return f"{short} {besides}".strip()
+
+
+def _besides(job: Job) -> str:
+    if job.reason == "its_turn":
+        return _turn(job)
+    return wording.sentence(job.reason, job.reason_values) if job.reason in BESIDES else ""
+
+
+def _turn(job: Job) -> str:
+    """What is kept for it, and when that is free by the limits of what runs there."""
+    claim = Claim.objects.filter(job=job).first()
+    if claim is None or claim.starts_at is None:
+        return wording.sentence("its_turn", {})
+    left = claim.starts_at - clock.now()
+    return gettext(
+        "Its turn has come: room is kept for it, and by the limits of what runs there it is free in %(span)s at most."
+    ) % {"span": about(left)}
 
 
 @dataclass(frozen=True, slots=True)
