@@ -1,4 +1,4 @@
-"""When nobody is left, if nobody comes: at the latest by the limits of the runs, and probably by how runs have ended."""
+"""When nobody is left if nobody comes: at the latest by the limits of the runs, probably by how runs have ended."""
 
 from __future__ import annotations
 

@@ -46,11 +46,15 @@ def choose(rooms: Sequence[Room], gpus: int, at: float) -> list[Hashable] | None
 
 
 def _next(rooms: Sequence[Room], left: int, at: float) -> Room:
-    """A whole node if one is wanted, else one that has all that is left, else the one that has most."""
-    whole = [room for room in rooms if room.whole and len(room.devices) <= left]
-    if whole:
-        return min(whole, key=lambda room: (-len(room.devices), room.late(left, at), room.name))
+    """One that has all that is left, best as a whole node; else the one that has most."""
     enough = [room for room in rooms if len(room.devices) >= left]
     if enough:
-        return min(enough, key=lambda room: (room.late(left, at), len(room.devices), room.name))
-    return min(rooms, key=lambda room: (-len(room.devices), room.late(left, at), room.name))
+        return min(
+            enough,
+            key=lambda room: (not _exact(room, left), room.late(left, at), len(room.devices), room.name),
+        )
+    return min(rooms, key=lambda room: (-len(room.devices), not room.whole, room.late(left, at), room.name))
+
+
+def _exact(room: Room, left: int) -> bool:
+    return room.whole and len(room.devices) == left
