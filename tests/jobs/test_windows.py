@@ -181,12 +181,13 @@ def test_only_an_operator_makes_and_cancels(
     asks: list[Callable[[], object]] = [
         lambda: reserve(1, by=alice),
         lambda: maintain("node1", by=alice),
-        lambda: windows.cancel(window.pk, by=alice.user, now=now),
         lambda: windows.over(by=alice.user, now=now),
     ]
     for ask in asks:
         with pytest.raises(Forbidden):
             ask()
+    with pytest.raises(NotFound):
+        windows.cancel(window.pk, by=alice.user, now=now)
     assert Window.objects.filter(cancelled_at=None).count() == 1
 
 
