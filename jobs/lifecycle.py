@@ -14,7 +14,7 @@ from django.db.models import F, Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, uploads, wording
+from jobs import moves, spending, uploads, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.states import ACTIVE, MOST_LOST
 from jobs.states import Event as Kind
@@ -153,6 +153,7 @@ def _end(sights: Sequence[Sight], now: datetime) -> None:
         if kind in {Kind.FAIL, Kind.REQUEUE} and sight.cause is not Cause.LOST:
             Job.objects.filter(pk=attempt.job_id).update(failures=F("failures") + 1)
     Attempt.objects.bulk_update(won, ["state", "started_at", "ended_at", "cause", "exit_code", "signal", "detail"])
+    spending.record(won)
     for kind, reasons in verdicts.items():
         moves.apply(kind, reasons, now=now)
 
@@ -211,6 +212,7 @@ def _drop(attempts: Sequence[UUID], now: datetime) -> None:
         _close(attempt, Sight(attempt.pk, Phase.ENDED, ended_at=now.timestamp(), cause=Cause.STOPPED), now)
         reasons[attempt.job_id] = moves.Why("cancelled", {"by": _canceller(attempt.job)}, attempt=attempt.number)
     Attempt.objects.bulk_update(won, ["state", "ended_at", "cause"])
+    spending.record(won)
     moves.apply(Kind.CANCEL, reasons, now=now)
 
 
