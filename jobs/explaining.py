@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from django.db.models import Q
 from django.utils.translation import gettext
 
+from haein.lib import clock
 from haein.placement import engine, mig, sentences
 from haein.placement.model import Gang, Reason, Refusal, Request
-from jobs import requests, snapshots
+from jobs import limits, promises, requests, snapshots
 from jobs.models import Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
-from jobs.states import State
 
 # The classes of reason that explain() turns into the numbers of the moment.
-EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
+EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"}) | limits.CODES
 
 
 def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment."""
+    if job.reason in limits.CODES:
+        return limits.explain_account(job, now=clock.now())
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
     if plan.placements:
@@ -83,23 +85,33 @@ _AT_FAULT = {
 def outlook(spec: Spec) -> tuple[str, str]:
     """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
     request = requests.of(requests.columns(spec))
-    now = snapshots.glance()
-    never = engine.ever_fits(now, request)
-    if never and never.reason is Reason.NEVER_FITS and now.nodes:
+    cluster = snapshots.glance()
+    never = engine.ever_fits(cluster, request)
+    if never and never.reason is Reason.NEVER_FITS and cluster.nodes:
         return "", _with_nearest(never, request)
-    plan = engine.plan(now, [request])
+    plan = engine.plan(cluster, [request])
     if plan.carvings:
         carved = "; ".join(carving.sentence for carving in plan.carvings[:MOST_NAMED])
         return gettext("Room is free: it would start at once (%(carved)s).") % {"carved": carved}, ""
     if plan.placements:
         return gettext("Room is free: it would start at once."), ""
-    return gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}, ""
+    told = [gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}]
+    now = clock.now()
+    when = promises.if_submitted(spec, now=now)
+    if when:
+        spans = {"p50": about(when.p50 - now), "p90": about(when.p90 - now)}
+        told.append(gettext("It would start in %(p50)s probably, and with nine chances in ten in %(p90)s.") % spans)
+    return " ".join(told), ""
 
 
-def ahead(job: Job) -> int:
-    """How many waiting jobs are looked at before this one."""
-    earlier = Q(priority__gt=job.priority) | Q(priority=job.priority, queued_at__lt=job.queued_at)
-    return int(Job.objects.filter(earlier, state=State.QUEUED).count())
+def about(span: timedelta) -> str:
+    """As precise as a forecast is: minutes up to two hours, hours up to two days."""
+    minutes = max(1, round(span.total_seconds() / 60))
+    if minutes < 120:
+        return gettext("%(count)d min") % {"count": minutes}
+    if minutes < 48 * 60:
+        return gettext("%(count)d h") % {"count": round(minutes / 60)}
+    return gettext("%(count)d days") % {"count": round(minutes / 1440)}
 
 
 def _sentence(refusal: Refusal) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -20,12 +20,14 @@ from haein.lib.errors import Forbidden, Invalid, NotFound
 from haein.placement.model import Request
 from haein.placement.queueing import Account, units_of
 from haein.tenants import audit
-from haein.tenants.models import Organization, OrganizationMember, Team, TeamMember, User
+from haein.tenants.models import Organization, OrganizationMember, Team, User
 from haein.tenants.scope import Scope
 from jobs import wakeup
 from jobs.models import Quota, Spent
 from jobs.spec import MOST_TIME_S
 
+# An account's id: its kind, whose it is, and the pool.
+Name = tuple[Any, ...]
 HOUR = 3600 * 1000  # a GPU-hour in unit-seconds
 MOST_UNITS = 100_000_000
 MOST_WEIGHT = 1_000_000
@@ -48,9 +50,10 @@ class Owner:
         return {"organization": self.organization, "team": self.team, "member": self.member, "pool": self.pool}
 
     @property
-    def name(self) -> Hashable:
+    def name(self) -> Name:
         """The account's id."""
-        return _name(self.organization.pk, self.team and self.team.pk, self.member and self.member.pk, self.pool)
+        team, member = (each.pk if each else None for each in (self.team, self.member))
+        return _name(self.organization.pk, team, member, self.pool)
 
     def __str__(self) -> str:
         parts = [str(each) for each in (self.organization, self.team, self.member) if each]
@@ -93,7 +96,9 @@ def seen_by(scope: Scope) -> QuerySet[Quota]:
         return rows
     owned = OrganizationMember.objects.filter(user=scope.user, role=OrganizationMember.Role.OWNER)
     mine = Q(organization__in=owned.values("organization"))
-    return rows.filter(mine | Q(team__in=scope.team_ids) | Q(team=None, organization__teams__in=scope.team_ids)).distinct()
+    return rows.filter(
+        mine | Q(team__in=scope.team_ids) | Q(team=None, organization__teams__in=scope.team_ids)
+    ).distinct()
 
 
 def get(quota_id: UUID, *, scope: Scope) -> Quota:
@@ -112,11 +117,15 @@ def owner(
     member: UUID | None = None,
     pool: str = "",
 ) -> Owner:
-    """Those who are meant, if the reader may see their quotas; a team says whose organization it is. Raises NotFound."""
+    """Those who are meant, if the reader may see their quotas; a team has its organization. Raises NotFound."""
     of_team = Team.objects.select_related("organization").filter(pk=team).first() if team else None
-    whose = of_team.organization if of_team else Organization.objects.filter(pk=organization).first()
-    wrong = (team and of_team is None) or whose is None or (organization and organization != whose.pk)
-    if wrong or whose is None or not (_may_set(scope.user, whose) or _may_read(scope, whose, of_team)):
+    alone = Organization.objects.filter(pk=organization).first() if organization and not team else None
+    whose = of_team.organization if of_team else alone
+    if (
+        whose is None
+        or (organization and organization != whose.pk)
+        or not (_may_set(scope.user, whose) or _may_read(scope, whose, of_team))
+    ):
         raise NotFound(_("There is no such organization or team."))
     person = User.objects.filter(pk=member, teams__team=of_team).first() if member and of_team else None
     if member and person is None:
@@ -153,9 +162,7 @@ def set_quota(*, by: User, owner: Owner, values: Values) -> Quota:
         faults = {**_beyond(owner, values, before), **faults}
     if faults:
         raise Invalid(faults)
-    quota, _made = Quota.objects.update_or_create(
-        **owner.key, defaults={**asdict(values), "changed_at": clock.now()}
-    )
+    quota, _made = Quota.objects.update_or_create(**owner.key, defaults={**asdict(values), "changed_at": clock.now()})
     _written("quota.set", by, owner, before=_told(before), after=asdict(values))
     return quota
 
@@ -173,7 +180,7 @@ def clear(*, by: User, owner: Owner) -> None:
 
 
 def _begin(by: User, owner: Owner) -> Quota | None:
-    """One change of an organization's quotas at a time, since what is left of its guarantee is counted. Raises Forbidden."""
+    """One change of an organization's quotas at a time: what is left of its guarantee is counted. Raises Forbidden."""
     Organization.objects.select_for_update().get(pk=owner.organization.pk)
     if not _may_set(by, owner.organization):
         raise Forbidden(_("Quotas are set by the organization's owners and by operators: ask one of them."))
@@ -311,11 +318,16 @@ class Accounts:
         return tuple(name for name in names if name in self.accounts)
 
 
-def id_of(quota: Quota) -> Hashable:
+def parts(name: Hashable) -> Name:
+    """The id of an account as what it is made of."""
+    return cast(Name, name)
+
+
+def id_of(quota: Quota) -> Name:
     return _name(quota.organization_id, quota.team_id, quota.member_id, quota.pool)
 
 
-def _name(organization: UUID, team: UUID | None, member: UUID | None, pool: str) -> Hashable:
+def _name(organization: UUID, team: UUID | None, member: UUID | None, pool: str) -> Name:
     if member:
         return "member", team, member, pool
     return ("team", team, pool) if team else ("organization", organization, pool)

@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     id: UUID
     team_id: UUID
-    user_id: int
+    user_id: UUID
     priority: int
     queued: float
     limit_s: int
@@ -120,7 +120,7 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
         accounts=accounts.accounts,
         used=shares.used(rules().half_life_s),
         weights=accounts.weights,
-        kept=_kept(),
+        kept=kept(),
         asides=windows.asides(now),
         now=now.timestamp(),
     )
@@ -144,7 +144,8 @@ def _waiting(row: Row, accounts: quotas.Accounts, asked: Mapping[int, tuple[Requ
 
 def _fixed(preemption: str, preemptions: int) -> bool:
     """Nobody may send it away: as it asked for, or because it was sent away often enough."""
-    return preemption == Preemption.NEVER or preemptions >= settings.HAEIN_PREEMPTIONS_MOST
+    # Settings are slow to read, and 50,000 jobs wait.
+    return preemption == Preemption.NEVER or (preemptions > 0 and preemptions >= settings.HAEIN_PREEMPTIONS_MOST)
 
 
 def _runs() -> list[tuple[Any, ...]]:
@@ -232,7 +233,7 @@ def _asked(keys: set[int]) -> Mapping[int, tuple[Request | Gang, int]]:
     return _known
 
 
-def _kept() -> list[Kept]:
+def kept() -> list[Kept]:
     return [
         Kept(
             job=claim.job_id,

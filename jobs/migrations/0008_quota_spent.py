@@ -19,7 +19,9 @@ def count(apps: Any, _editor: Any) -> None:
     used: Counter[Any] = Counter()
     for placed_at, ended_at, team, member, pool, gpus, share, profile, workers in rows.iterator():
         request = Request(id=None, gpus=gpus, share=share, profile=profile, cpus=0, memory_mb=0)
-        used[team, member, pool] += int((ended_at - max(placed_at, began)).total_seconds() * workers * units_of(request))
+        used[team, member, pool] += int(
+            (ended_at - max(placed_at, began)).total_seconds() * workers * units_of(request)
+        )
     spent = apps.get_model("jobs", "Spent")
     spent.objects.bulk_create(
         [

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from haein.lib import clock
 from haein.tenants.models import Organization
-from jobs import explaining, lifecycle, scheduling, services
+from jobs import lifecycle, scheduling, services, standing
 from jobs.models import Attempt, Job
 from tests.cast import Person
 
@@ -29,7 +29,7 @@ def started() -> list[str]:
 def test_the_higher_priority_goes_first_and_then_the_older(alice: Person, bob: Person, submit: Submit) -> None:
     first, second = submit(alice, name="first", gpus=4), submit(bob, name="second", gpus=4)
     late, urgent = submit(alice, name="late", gpus=4), submit(bob, name="urgent", gpus=4, priority=1)
-    assert [explaining.ahead(job) for job in (urgent, first, second, late)] == [0, 1, 2, 3]
+    assert [standing.ahead(job) for job in (urgent, first, second, late)] == [0, 1, 2, 3]
     assert look() == 2
     assert started() == ["first", "urgent"]
 
@@ -40,7 +40,7 @@ def test_a_job_that_is_queued_again_is_behind_those_that_wait(alice: Person, sub
     early.refresh_from_db()
     services.retry(early, scope=alice.scope)
     early.refresh_from_db()
-    assert (explaining.ahead(later), explaining.ahead(early)) == (0, 1)
+    assert (standing.ahead(later), standing.ahead(early)) == (0, 1)
 
 
 def test_a_job_that_waits_says_what_is_short_in_numbers(alice: Person, submit: Submit) -> None:
