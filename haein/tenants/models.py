@@ -140,6 +140,7 @@ class Token(models.Model):
         JOBS_WRITE = "jobs:write", _("submit, cancel and retry jobs")
         BILLING_READ = "billing:read", _("read prices, usage and costs")
         CLUSTER_READ = "cluster:read", _("read nodes and devices")
+        QUOTAS_WRITE = "quotas:write", _("set quotas, where you may")
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
     user = models.ForeignKey(User, models.PROTECT, related_name="tokens")
