@@ -127,7 +127,9 @@ def owner(
         or not (_may_set(scope.user, whose) or _may_read(scope, whose, of_team))
     ):
         raise NotFound(_("There is no such organization or team."))
-    person = User.objects.filter(pk=member, teams__team=of_team).first() if member and of_team else None
+    # Who has left the team may have a quota in it still, to be taken away.
+    known = Q(teams__team=of_team) | Q(quotas__team=of_team)
+    person = User.objects.filter(known, pk=member).first() if member and of_team else None
     if member and person is None:
         raise NotFound(_("There is no such member of the team."))
     return Owner(organization=whose, team=of_team, member=person, pool=pool)

@@ -62,7 +62,7 @@ _RUNNING = f"""
            extract(epoch FROM coalesce(attempt.started_at, attempt.placed_at))::float8, attempt.started_at IS NULL,
            job.time_limit_s, attempt.guaranteed, job.preemption, job.preemptions,
            extract(epoch FROM attempt.preempt_at)::float8, attempt.preempted_for_id,
-           extract(epoch FROM attempt.checkpoint_at)::float8, attempt.node_id, {_ASKED}
+           extract(epoch FROM attempt.checkpoint_at)::float8, job.checkpoints, attempt.node_id, {_ASKED}
     FROM jobs_attempt AS attempt
     JOIN jobs_job AS job ON job.id = attempt.job_id
     WHERE attempt.state <> 'ended'
@@ -203,6 +203,7 @@ def _running(
                 began=began,
                 ends=began + limit + grace + (START_S if unbegun else 0.0),
                 saved=saved,
+                saves=saves,
                 guaranteed=inside,
                 fixed=_fixed(preemption, times),
                 spot=preemption == Preemption.SPOT,
