@@ -271,7 +271,7 @@ def month_of(now: datetime) -> tuple[datetime, datetime]:
 
 
 class Accounts:
-    """The accounts of these teams, and which of them a job is charged to; three queries.
+    """The accounts of these teams and all guarantees, and which of them a job is charged to; three queries.
 
     There is one for each quota, ("organization", organization, pool), ("team", team, pool) or ("member", team, user,
     pool), and always one for each team as a whole. A quota for pool "" covers all jobs of its owner, another those that
@@ -280,9 +280,12 @@ class Accounts:
 
     def __init__(self, team_ids: Collection[UUID], *, now: datetime) -> None:
         self._organization_of = dict(Team.objects.filter(pk__in=team_ids).values_list("pk", "organization_id"))
-        quotas = list(Quota.objects.filter(organization_id__in=set(self._organization_of.values())))
+        organizations = set(self._organization_of.values())
+        # A guarantee counts against what others may borrow also while its team has no work at all.
+        promised = Q(team__isnull=False, member=None, guaranteed__gt=0)
+        quotas = list(Quota.objects.filter(promised | Q(organization_id__in=organizations)))
         began, ends = month_of(now)
-        used = spent(began.date(), quotas)
+        used = spent(began.date(), [quota for quota in quotas if quota.organization_id in organizations])
         self.accounts: dict[Hashable, Account] = {
             ("team", team, ""): Account(id=("team", team, "")) for team in self._organization_of
         }
