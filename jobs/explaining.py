@@ -11,13 +11,13 @@ from django.utils.translation import gettext
 from haein.lib import clock
 from haein.placement import engine, mig, sentences
 from haein.placement.model import Gang, Reason, Refusal, Request
-from jobs import limits, promises, requests, snapshots
-from jobs.models import Job
+from jobs import limits, promises, requests, snapshots, wording
+from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
 
 # The classes of reason that explain() turns into the numbers of the moment.
-EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"}) | limits.CODES
+EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits", "kept", "window", "its_turn"}) | limits.CODES
 
 
 def explain(job: Job) -> str:
@@ -26,9 +26,23 @@ def explain(job: Job) -> str:
         return limits.explain_account(job, now=clock.now())
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
+    if plan.placements and job.reason in {"kept", "window"}:
+        return wording.sentence(job.reason, job.reason_values)
     if plan.placements:
         return gettext("There is room for it: it starts with the next look at the queue.")
-    return _with_nearest(plan.refusals[0], request)
+    short = _with_nearest(plan.refusals[0], request)
+    return f"{short} {_turn(job)}" if job.reason == "its_turn" else short
+
+
+def _turn(job: Job) -> str:
+    """What is kept for it, and when that is free by the limits of what runs there."""
+    claim = Claim.objects.filter(job=job).first()
+    if claim is None or claim.starts_at is None:
+        return wording.sentence("its_turn", {})
+    left = claim.starts_at - clock.now()
+    return gettext(
+        "Its turn has come: room is kept for it, and by the limits of what runs there it is free in %(span)s at most."
+    ) % {"span": about(left)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,8 @@ def explain_account(job: Job, *, now: datetime) -> str:
     accounts, held = quotas.Accounts([job.team_id], now=now), Uses(list(of_organization), now=now)
     names = accounts.of(job.team_id, job.submitted_by_id, job.pool)
     if job.reason in OVER:
-        told = next((_over(job, accounts.accounts[name], held.of(name), now) for name in names), "")
-        return told or _("Its quota has room for it again: it starts with the next look at the queue.")
+        told = (_over(job, accounts.accounts[name], held.of(name), now) for name in names)
+        return next(filter(None, told), "") or _("Its quota has room for it again: it starts with the next look at the queue.")
     account = accounts.accounts[names[0]]
     return f"{wording.sentence(job.reason, {})} {_instead(job, account, held.of(names[0]))}".strip()
 

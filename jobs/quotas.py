@@ -127,7 +127,9 @@ def owner(
         or not (_may_set(scope.user, whose) or _may_read(scope, whose, of_team))
     ):
         raise NotFound(_("There is no such organization or team."))
-    person = User.objects.filter(pk=member, teams__team=of_team).first() if member and of_team else None
+    # Who has left the team may have a quota in it still, to be taken away.
+    known = Q(teams__team=of_team) | Q(quotas__team=of_team)
+    person = User.objects.filter(known, pk=member).first() if member and of_team else None
     if member and person is None:
         raise NotFound(_("There is no such member of the team."))
     return Owner(organization=whose, team=of_team, member=person, pool=pool)
@@ -269,7 +271,7 @@ def month_of(now: datetime) -> tuple[datetime, datetime]:
 
 
 class Accounts:
-    """The accounts of these teams, and which of them a job is charged to; three queries.
+    """The accounts of these teams and all guarantees, and which of them a job is charged to; three queries.
 
     There is one for each quota, ("organization", organization, pool), ("team", team, pool) or ("member", team, user,
     pool), and always one for each team as a whole. A quota for pool "" covers all jobs of its owner, another those that
@@ -278,9 +280,12 @@ class Accounts:
 
     def __init__(self, team_ids: Collection[UUID], *, now: datetime) -> None:
         self._organization_of = dict(Team.objects.filter(pk__in=team_ids).values_list("pk", "organization_id"))
-        quotas = list(Quota.objects.filter(organization_id__in=set(self._organization_of.values())))
+        organizations = set(self._organization_of.values())
+        # A guarantee counts against what others may borrow also while its team has no work at all.
+        promised = Q(team__isnull=False, member=None, guaranteed__gt=0)
+        quotas = list(Quota.objects.filter(promised | Q(organization_id__in=organizations)))
         began, ends = month_of(now)
-        used = spent(began.date(), quotas)
+        used = spent(began.date(), [quota for quota in quotas if quota.organization_id in organizations])
         self.accounts: dict[Hashable, Account] = {
             ("team", team, ""): Account(id=("team", team, "")) for team in self._organization_of
         }

@@ -151,7 +151,7 @@ class _Room:
 
     def takes(self, request: Request | Gang, limit_s: float) -> bool:
         ends = self._now + limit_s + settings.HAEIN_GRACE_SECONDS
-        self._blocks.face(asides.Asker(None, self._team, ends, 0, firm=False))
+        self._blocks.show(self._blocks.mode(asides.Asker(None, self._team, ends, 0, firm=False)))
         placed = self._cluster.start(request)
         self._cluster.end(request, placed)
         return bool(placed)

@@ -395,14 +395,18 @@ class _Pass:
         return True
 
     def _cost(self, each: Running, job: Waiting, tier: int) -> float | None:
-        """The GPU-seconds lost by sending it away: the youngest and smallest cost least, and spot before all others."""
+        """The GPU-seconds lost by sending it away: the youngest and smallest cost least, and spot before all others.
+
+        Whoever saves his work when told loses the restart alone.
+        """
         if each.ending is not None or each.id in self.told:
             return 0.0  # it leaves anyway; what it leaves to others is withheld
         if each.fixed or self.tiers[each.id] >= tier:
             return None
         if self.now - each.began < self.rules.min_run_s or (each.team == job.team and not each.spot):
             return None
-        lost = max(each.units, LEAST_SHARE) * (self.now - max(each.began, each.saved or 0.0) + RESTART_S)
+        lost_s = 0.0 if each.saves else self.now - max(each.began, each.saved or 0.0)
+        lost = max(each.units, LEAST_SHARE) * (lost_s + RESTART_S)
         return lost / 1000 if each.spot else lost
 
     # Whose turn it is.
