@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, queue, replay, work
+from dashboard.views import money, people, place, programs, queue, replay, windows, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -32,6 +32,8 @@ urlpatterns = [
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/windows/", windows.window_list, name="windows"),
+    path("operator/windows/<uuid:window_id>/cancel/", windows.window_cancel, name="window_cancel"),
     path("operator/replays/", replay.replay_list, name="replays"),
     path("operator/replays/<uuid:replay_id>/", replay.replay, name="replay"),
     path("operator/replays/<uuid:replay_id>/cancel/", replay.replay_cancel, name="replay_cancel"),

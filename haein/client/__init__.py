@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Upload,
         UsageLine,
         UsageSummary,
+        Window,
     )
     from haein.client.api import Client
     from haein.client.errors import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "answers": (
         "Attempt", "Cost", "CostLine", "Environment", "Event", "File", "Job", "LogChunk", "LogLine", "Me", "Node",
-        "Price", "Quote", "Upload", "UsageLine", "UsageSummary",
+        "Price", "Quote", "Upload", "UsageLine", "UsageSummary", "Window",
     ),
     "api": ("Client",),
     "errors": (
@@ -67,7 +68,7 @@ __all__ = [
     "Attempt", "BadFiles", "BadJobFile", "Client", "Conflict", "Cost", "CostLine", "Environment", "Event", "File",
     "Forbidden", "GitSource", "HaeinError", "Invalid", "Job", "JobFile", "JobSpec", "LogChunk", "LogLine", "Me",
     "Node", "NotFound", "NotSignedIn", "Price", "Quote", "Refused", "ServerAway", "ServerFault", "TooManyRequests",
-    "Upload", "UsageLine", "UsageSummary",
+    "Upload", "UsageLine", "UsageSummary", "Window",
 ]  # fmt: skip
 
 

@@ -381,6 +381,26 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """GPUs reserved for a team (`kind` is reservation) or nodes out (maintenance), from one moment to another.
+
+    `state` is coming, now, over or cancelled. `nodes` go out, or have the GPUs; `made_by` is told to operators alone.
+    """
+
+    id: str = ""
+    kind: str = ""
+    state: str = ""
+    reason: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    team: Named | None = None
+    gpus: int = 0
+    model: str = ""
+    nodes: tuple[str, ...] = ()
+    made_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """The price of an hour of a whole device; without `valid_to` until further notice."""
 
