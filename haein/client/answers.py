@@ -194,7 +194,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`."""
+    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`.
+
+    It is `guaranteed` its place or borrows it; `preempt_at` is when it was, or is, asked to end to make room, and
+    `checkpoint_at` when its job last said that its work is saved.
+    """
 
     id: str = ""
     number: int = 0
@@ -205,6 +209,9 @@ class Attempt:
     placed_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    guaranteed: bool = False
+    preempt_at: datetime | None = None
+    checkpoint_at: datetime | None = None
     cause: str = ""
     exit_code: int | None = None
     signal: int | None = None
