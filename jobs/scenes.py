@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     id: UUID
     team_id: UUID
-    user_id: int
+    user_id: UUID
     priority: int
     queued: float
     limit_s: int
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     id: UUID
     job_id: UUID
     team_id: UUID
-    user_id: int
+    user_id: UUID
     pool: str
     began: float
     unbegun: bool
@@ -191,33 +191,9 @@ def _running(
         grants[each.attempt_id, each.rank].append(grant)
     grace = settings.HAEIN_GRACE_SECONDS
     found = []
-<<<<<<< HEAD
-    for (
-        pk,
-        job,
-        team,
-        user,
-        pool,
-        began,
-        unbegun,
-        limit,
-        inside,
-        preemption,
-        times,
-        ending,
-        by,
-        saved,
-        saves,
-        node,
-        key,
-    ) in runs:
-        request, units = asked[key]
-        at = {0: node, **nodes[pk]}
-=======
     for run in runs:
         request, units = asked[run.asked]
         at = {0: run.node_id, **nodes[run.id]}
->>>>>>> main
         found.append(
             Running(
                 id=run.id,
