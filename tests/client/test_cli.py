@@ -430,6 +430,25 @@ def test_windows_are_listed_planned_and_cancelled(run: Run) -> None:
     assert server.asked[3].path == "windows/w1/cancel"
 
 
+def test_the_queue_says_who_waits_and_when_they_start(run: Run) -> None:
+    start = {"p50": "2026-11-25T12:00:00Z", "p90": "2026-11-25T14:00:00Z", "as_of": "2026-11-25T09:00:00Z"}
+    waits = {"job": {"id": "x", "name": "big"}, "team": {"id": "y", "name": "Vision"}, "gpus": 8, "share": 1000}
+    answer = {
+        "waiting": 2,
+        "others": 3,
+        "gpus": {"all": 16, "held": 12.5, "free": 3.5, "lent": 2},
+        "promises": {"count": 40, "p50_held_percent": 51, "p90_held_percent": 92},
+        "results": [{**waits, "ahead": 1, "expected_start": start}, {**waits, "ahead": None, "expected_start": None}],
+    }
+    with serving(lambda _: told(answer)) as server:
+        ran = run("queue", url=server.url)
+    first, second = ran.out.splitlines()[1:]
+    assert re.search(r"big +Vision +8 .* 1 +2026-11-25 .*  2026-11-25", first)
+    assert "not known" in second
+    assert "2 wait that you can see, and 3 more. 12.5 of 16 GPUs are held, 2 of them lent." in ran.err
+    assert "Of 40 promises of the last seven days 92 % held." in ran.err
+
+
 # As a process
 
 
