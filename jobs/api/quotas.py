@@ -31,7 +31,7 @@ _THOUSANDTHS = ("guaranteed", "borrow", "weight", "gpus_per_job")
 _SAME = ("lends", "running_jobs", "time_limit_s", "gpu_hours")
 _MOST_GPUS = quotas.MOST_UNITS / 1000
 _NAME = "^[^\\x00]*$"
-_WHOSE = {"required": False, "default": "", "max_length": 254, "pattern": _NAME}
+_WHOSE: dict[str, Any] = {"required": False, "default": "", "max_length": 254, "pattern": _NAME}
 
 
 class QuotaQuery(api.PageQuery):
