@@ -25,7 +25,7 @@ from jobs.models import Quota
 from jobs.quotas import Owner, Values
 from jobs.sheets import Line, Total
 
-PAGE = 25
+PAGE = 20
 # How a row's columns are called in the form, where people's units are not the row's.
 _SIZES = ("guaranteed", "borrow", "weight", "gpus_per_job")
 _SAME = ("lends", "running_jobs", "gpu_hours")
