@@ -30,6 +30,8 @@ class SpanField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         text = (super().to_python(value) or "").strip().lower()
+        if not text and not self.required:
+            return None
         parts = _SPAN.findall(text)
         if not parts or _SPAN.sub("", text).strip(" ,"):
             raise forms.ValidationError(_("Write a time such as 30m, 2h or 1d 12h."))
