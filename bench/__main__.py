@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from bench import api, churn, cluster_page, latency, month, packing, rest, start
+from bench import api, churn, cluster_page, latency, month, packing, queue, rest, start, week
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
@@ -18,6 +18,13 @@ BENCHMARKS = {
     "decisions_per_s": packing.decisions_per_s,
     "decisions_per_s_100k": packing.decisions_per_s_100k,
     "gang_ms": packing.gang,
+    "admissions_per_s": queue.admissions,
+    "deep_pass_ms": queue.deep_pass,
+    "pass_ms": queue.full_pass,
+    "reclaim_ms": queue.reclaim,
+    "reclaim_commit_ms": queue.reclaim_commit,
+    "wait_p50_s": week.wait_p50,
+    "utilization_percent": week.utilization,
     "month_s": month.in_memory,
     "day_db_s": month.day_in_the_database,
     "rest_submits_per_s": api.rest_submits,

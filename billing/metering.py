@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 
@@ -47,7 +47,12 @@ def lines(allocation: Allocation, tariffs: list[rating.Tariff], *, until: dateti
     ends = allocation.ended_at or until
     if allocation.billable_from is None or ends is None or allocation.waived:
         return []
-    return between(allocation.billable_from, ends, allocation.weight, tariffs)
+    return between(allocation.billable_from, charged_until(ends, allocation.credited_s), allocation.weight, tariffs)
+
+
+def charged_until(ends: datetime, credited_s: int) -> datetime:
+    """Where the charge stops of a run whose last `credited_s` seconds the operator bears."""
+    return ends - timedelta(seconds=credited_s)
 
 
 def between(begin: datetime, ends: datetime, weight: int, tariffs: list[rating.Tariff]) -> list[rating.Line]:

@@ -41,12 +41,16 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a job has cost so far, and what a further hour of it costs now (both in micro-units)."""
+    """What a job has cost so far, and what a further hour of it costs now (both in micro-units).
+
+    `credited_s` seconds of its runs, each counted once however many slices it held, are borne by the operator.
+    """
 
     lines: Sequence[CostLine]
     total: int
     per_hour: int
     waived: bool
+    credited_s: int
 
 
 def of_job(job: Job, *, now: datetime) -> Cost:
@@ -63,6 +67,7 @@ def of_job(job: Job, *, now: datetime) -> Cost:
         total=rating.total(row.amount for row in rows),
         per_hour=rating.total([rate]),
         waived=any(a.waived for a in allocations),
+        credited_s=sum({a.attempt_id: a.credited_s for a in allocations}.values()),
     )
 
 
@@ -113,14 +118,22 @@ def _unmetered(allocations: QuerySet[Allocation], now: datetime) -> list[_Held]:
 
     Added up by the database: a gang of 16 nodes holds 128 slices, and their amounts are in step with their weights.
     """
-    alike = ("attempt__job_id", "attempt__job__submitted_by_id", "device__model_id", "billable_from", "ended_at")
+    alike = (
+        "attempt__job_id",
+        "attempt__job__submitted_by_id",
+        "device__model_id",
+        "billable_from",
+        "ended_at",
+        "credited_s",
+    )
     charged = allocations.filter(metered=False, waived=False, billable_from__isnull=False)
     rows = list(charged.values_list(*alike).annotate(Sum("weight")).order_by())
     tariffs = prices.tariffs(model_id for _, _, model_id, *_ in rows)
-    return [
-        _Held(job_id, user_id, metering.between(begun, ended or now, weight, tariffs.get(model_id, [])))
-        for job_id, user_id, model_id, begun, ended, weight in rows
-    ]
+    found = []
+    for job_id, user_id, model_id, begun, ended, credited_s, weight in rows:
+        until = metering.charged_until(ended or now, credited_s)
+        found.append(_Held(job_id, user_id, metering.between(begun, until, weight, tariffs.get(model_id, []))))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from billing import statements
-from dashboard import present
+from dashboard import present, queues
 from haein.cluster.models import Device
 from haein.lib import money
 from haein.tenants.scope import Scope
-from jobs import explaining, services, wording
+from jobs import services, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -74,7 +74,7 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
     return {
         "job": present.job_row(job, 0, reason=services.why(job)),
         "elapsed": present.elapsed(job.started_at, job.ended_at, now),
-        "ahead": explaining.ahead(job) if job.state == State.QUEUED else None,
+        "standing": queues.of_job(job, scope, now=now) if job.state == State.QUEUED else None,
         "cancelling": bool(job.is_open and job.cancel_requested_at),
         "may_change": job.team_id in scope.writable,
         "may_cancel": job.team_id in scope.writable and job.is_open and not job.cancel_requested_at,

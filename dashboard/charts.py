@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from haein.lib import money
 from haein.telemetry.series import Sample
+from jobs.promises import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,25 @@ def days(rows: Sequence[tuple[date, int]], start: date, end: date, currency: str
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"title": {"text": currency}, "rangemode": "tozero"}},
     }
+
+
+def held(score: Score) -> dict[str, Any]:
+    """How many percent of each day's promises held; a day without promises has no bar."""
+    days = [day.on.isoformat() for day in score.days]
+    return {
+        "data": [
+            {"type": "bar", "name": name, "x": days, "y": values}
+            for name, values in (
+                (_("Nine in ten"), [_percent(day.p90, day.all) for day in score.days]),
+                (_("One in two"), [_percent(day.p50, day.all) for day in score.days]),
+            )
+        ],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "%"}, "range": [0, 100]}},
+    }
+
+
+def _percent(part: int, of: int) -> float | None:
+    return round(100 * part / of, 1) if of else None
 
 
 # Lines of one figure are told apart by colour and, beyond that, by dashes, never by colour alone.

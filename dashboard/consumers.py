@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
-from dashboard import boards, camera, hub, machines
+from dashboard import boards, camera, hub, machines, queues
 from dashboard import replays as replay_boards
 from dashboard.heatmap import Picture
 from dashboard.outage import DOWN
@@ -38,7 +39,7 @@ from haein.telemetry import series
 from haein.tenants import scope as scopes
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import replays, services
+from jobs import replays, services, waiting
 from jobs.models import Attempt, Job
 
 log = structlog.get_logger(__name__)
@@ -251,6 +252,26 @@ class Jobs(Page):
         if self.hinted or hub.current().deaf:
             await self.send_json({"type": "refresh"})
         await self.send_json({"type": "fresh", "at": time.time()})
+
+
+class Queue(Page):
+    """Its numbers as a fragment; the list is fetched again by the page when a team's job moved or starts were worked
+    out anew.
+    """
+
+    interval = BUSY_S * 2
+    _as_of: datetime | None = None
+
+    async def _look(self) -> None:
+        before = self._as_of
+        await super()._look()
+        if self.hinted or hub.current().deaf or self._as_of != before:
+            await self.send_json({"type": "refresh"})
+
+    def fragments(self) -> dict[str, str]:
+        found = waiting.of(self.reach, now=clock.now())
+        self._as_of = found.known.as_of
+        return {"queue-head": self.render("dashboard/_queue_head.html", queues.head(found))}
 
 
 class Replays(Jobs):

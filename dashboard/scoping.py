@@ -23,6 +23,7 @@ SECTIONS = {
     "job": "jobs",
     "job_new": "new",
     "job_clone": "new",
+    "queue": "queue",
     "billing": "billing",
     "cluster": "cluster",
     "prices": "prices",

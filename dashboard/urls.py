@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, replay, work
+from dashboard.views import money, people, place, programs, queue, replay, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -20,6 +20,7 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/files/", work.job_files, name="job_files"),
     path("jobs/<uuid:job_id>/files/download/", work.job_file, name="job_file"),
     path("examples/<slug:name>/run/", work.example_run, name="example"),
+    path("queue/", queue.queue, name="queue"),
     path("billing/", money.billing, name="billing"),
     path("billing/usage.csv", money.billing_csv, name="billing_csv"),
     path("cluster/", place.cluster, name="cluster"),

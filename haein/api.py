@@ -19,7 +19,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.lib import api
 from haein.lib.errors import NotFound
 from haein.tenants import api as tenants
-from jobs.api import place, reading, work
+from jobs.api import place, queue, reading, work
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +108,7 @@ urlpatterns = [
     path("environments", work.EnvironmentsView.as_view(), name="api_environments"),
     path("quote", billing.QuoteView.as_view(), name="api_quote"),
     path("uploads", work.UploadsView.as_view(), name="api_uploads"),
+    path("queue", queue.QueueView.as_view(), name="api_queue"),
     path("jobs", work.JobsView.as_view(), name="api_jobs"),
     path("jobs/<uuid:job_id>", work.JobView.as_view(), name="api_job"),
     path("jobs/<uuid:job_id>/cancel", work.CancelView.as_view(), name="api_job_cancel"),

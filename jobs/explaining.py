@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from django.db.models import Q
 from django.utils.translation import gettext
 
+from haein.lib import clock
 from haein.placement import engine, mig, sentences
 from haein.placement.model import Gang, Reason, Refusal, Request
-from jobs import requests, snapshots
-from jobs.models import Job
+from jobs import promises, requests, snapshots, wording
+from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
-from jobs.states import State
 
 # The classes of reason that explain() turns into the numbers of the moment.
-EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits"})
+EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits", "kept", "window", "its_turn"})
 
 
 def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment."""
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
+    if plan.placements and job.reason in {"kept", "window"}:
+        return wording.sentence(job.reason, job.reason_values)
     if plan.placements:
         return gettext("There is room for it: it starts with the next look at the queue.")
-    return _with_nearest(plan.refusals[0], request)
+    short = _with_nearest(plan.refusals[0], request)
+    return f"{short} {_turn(job)}" if job.reason == "its_turn" else short
+
+
+def _turn(job: Job) -> str:
+    """What is kept for it, and when that is free by the limits of what runs there."""
+    claim = Claim.objects.filter(job=job).first()
+    if claim is None or claim.starts_at is None:
+        return wording.sentence("its_turn", {})
+    left = claim.starts_at - clock.now()
+    return gettext(
+        "Its turn has come: room is kept for it, and by the limits of what runs there it is free in %(span)s at most."
+    ) % {"span": about(left)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +97,33 @@ _AT_FAULT = {
 def outlook(spec: Spec) -> tuple[str, str]:
     """When the spec would start as things are now, and why it would be refused at submit ("" if it would not)."""
     request = requests.of(requests.columns(spec))
-    now = snapshots.glance()
-    never = engine.ever_fits(now, request)
-    if never and never.reason is Reason.NEVER_FITS and now.nodes:
+    cluster = snapshots.glance()
+    never = engine.ever_fits(cluster, request)
+    if never and never.reason is Reason.NEVER_FITS and cluster.nodes:
         return "", _with_nearest(never, request)
-    plan = engine.plan(now, [request])
+    plan = engine.plan(cluster, [request])
     if plan.carvings:
         carved = "; ".join(carving.sentence for carving in plan.carvings[:MOST_NAMED])
         return gettext("Room is free: it would start at once (%(carved)s).") % {"carved": carved}, ""
     if plan.placements:
         return gettext("Room is free: it would start at once."), ""
-    return gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}, ""
+    told = [gettext("It would wait. %(why)s") % {"why": _with_nearest(plan.refusals[0], request)}]
+    now = clock.now()
+    when = promises.if_submitted(spec, now=now)
+    if when:
+        spans = {"p50": about(when.p50 - now), "p90": about(when.p90 - now)}
+        told.append(gettext("It would start in %(p50)s probably, and with nine chances in ten in %(p90)s.") % spans)
+    return " ".join(told), ""
 
 
-def ahead(job: Job) -> int:
-    """How many waiting jobs are looked at before this one."""
-    earlier = Q(priority__gt=job.priority) | Q(priority=job.priority, queued_at__lt=job.queued_at)
-    return int(Job.objects.filter(earlier, state=State.QUEUED).count())
+def about(span: timedelta) -> str:
+    """As precise as a forecast is: minutes up to two hours, hours up to two days."""
+    minutes = max(1, round(span.total_seconds() / 60))
+    if minutes < 120:
+        return gettext("%(count)d min") % {"count": minutes}
+    if minutes < 48 * 60:
+        return gettext("%(count)d h") % {"count": round(minutes / 60)}
+    return gettext("%(count)d days") % {"count": round(minutes / 1440)}
 
 
 def _sentence(refusal: Refusal) -> str:

@@ -10,20 +10,22 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, uploads, wording
+from jobs import moves, uploads, verdicts, wording
 from jobs.models import Allocation, Attempt, Job
-from jobs.states import ACTIVE, MOST_LOST
+from jobs.states import ACTIVE
 from jobs.states import Event as Kind
+from jobs.verdicts import Verdict
 
 log = structlog.get_logger(__name__)
 
 # Whoever leased a launch and was killed is taken for dead after this; launching again is safe by the contract.
 LAUNCH_LEASE = timedelta(seconds=10)
 _AT_ONCE = 4
+_ENDED_WITH = ("state", "started_at", "ended_at", "cause", "exit_code", "signal", "detail", "checkpoint_at")
 
 
 def launch(backend: Backend, *, now: datetime) -> int:
@@ -40,6 +42,7 @@ def launch(backend: Backend, *, now: datetime) -> int:
 def _lease(now: datetime) -> list[Attempt]:
     waiting = (
         Attempt.objects.filter(state=Attempt.State.STARTING, job__cancel_requested_at=None)
+        .filter(Q(preempt_at=None) | Q(preempt_at__gt=now))
         .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE))
         .order_by("placed_at")
         .values_list("pk", flat=True)[:100]
@@ -77,6 +80,7 @@ def _launch_of(attempt: Attempt) -> Launch:
         variables=job.variables,
         upload=str(uploads.path(job.upload)) if job.upload else "",
         upload_name=job.upload.name if job.upload else "",
+        checkpoints=job.checkpoints,
     )
 
 
@@ -105,17 +109,44 @@ def observe(backend: Backend, *, now: datetime) -> list[UUID]:
     loaded = {attempt.pk: attempt for attempt in _open_attempts()}
     if not loaded:
         return []
-    unwanted = [pk for pk, attempt in loaded.items() if attempt.job.cancel_requested_at]
+    unwanted = [pk for pk, attempt in loaded.items() if _is_unwanted(attempt, now)]
+    told = [pk for pk, attempt in loaded.items() if _is_to_be_told(attempt)]
+    saving = [pk for pk in told if loaded[pk].job.checkpoints]
 
+    if saving:
+        backend.signal_checkpoint(saving)
     if unwanted:
         backend.stop(unwanted)
     sights = backend.observe(list(loaded))
 
+    Attempt.objects.filter(pk__in=told, preempt_at__isnull=False, warned_at=None).update(warned_at=now)
+    _note_checkpoints([loaded[s.attempt_id] for s in sights.values() if s.phase is Phase.RUNNING], sights, now)
     begun = [s for s in sights.values() if s.started_at is not None and loaded[s.attempt_id].state == "starting"]
     _begin(begun, now)
     _end([s for s in sights.values() if s.phase is Phase.ENDED], now)
     _drop([pk for pk in unwanted if sights[pk].phase is Phase.UNKNOWN], now)
     return [pk for pk, sight in sights.items() if sight.phase is Phase.RUNNING]
+
+
+def _is_unwanted(attempt: Attempt, now: datetime) -> bool:
+    return bool(attempt.job.cancel_requested_at) or (attempt.preempt_at is not None and attempt.preempt_at <= now)
+
+
+def _is_to_be_told(attempt: Attempt) -> bool:
+    """Once, and not before it runs: a signal is for a process."""
+    return attempt.state == Attempt.State.RUNNING and attempt.preempt_at is not None and attempt.warned_at is None
+
+
+def _note_checkpoints(attempts: Sequence[Attempt], sights: Mapping[UUID, Sight], now: datetime) -> None:
+    changed = [each for each in attempts if each.checkpoint_at != _saved(sights[each.pk], now)]
+    for attempt in changed:
+        attempt.checkpoint_at = _saved(sights[attempt.pk], now)
+    Attempt.objects.bulk_update(changed, ["checkpoint_at"])
+    moves.announce((attempt.job_id, attempt.job.team_id) for attempt in changed)
+
+
+def _saved(sight: Sight, now: datetime) -> datetime | None:
+    return None if sight.checkpointed_at is None else _moment(sight.checkpointed_at, now)
 
 
 def _open_attempts() -> Iterable[Attempt]:
@@ -144,74 +175,38 @@ def _end(sights: Sequence[Sight], now: datetime) -> None:
     """The process tree is gone: what it held is free, and its job goes where the cause leads."""
     by_id = {sight.attempt_id: sight for sight in sights}
     won = list(_locked(by_id, [Attempt.State.STARTING, Attempt.State.RUNNING]))
-    verdicts: dict[Kind, dict[UUID, moves.Why]] = {}
+    reasons: dict[Kind, dict[UUID, moves.Why]] = {}
     for attempt in won:
-        sight = by_id[attempt.pk]
-        _close(attempt, sight, now)
-        kind, why = verdict(attempt, sight)
-        verdicts.setdefault(kind, {})[attempt.job_id] = why
-        if kind in {Kind.FAIL, Kind.REQUEUE} and sight.cause is not Cause.LOST:
-            Job.objects.filter(pk=attempt.job_id).update(failures=F("failures") + 1)
-    Attempt.objects.bulk_update(won, ["state", "started_at", "ended_at", "cause", "exit_code", "signal", "detail"])
-    for kind, reasons in verdicts.items():
-        moves.apply(kind, reasons, now=now)
+        verdict = _close(attempt, by_id[attempt.pk], now)
+        reasons.setdefault(verdict.kind, {})[attempt.job_id] = verdict.why
+    Attempt.objects.bulk_update(won, _ENDED_WITH)
+    Job.objects.bulk_update([attempt.job for attempt in won], ["failures", "preemptions", "not_before"])
+    for kind, of_kind in reasons.items():
+        moves.apply(kind, of_kind, now=now)
 
 
-def _close(attempt: Attempt, sight: Sight, now: datetime) -> None:
+def _close(attempt: Attempt, sight: Sight, now: datetime) -> Verdict:
+    """The end on the attempt and on what its job counts (both locked, and written by the caller), and what it held."""
     attempt.state = Attempt.State.ENDED
     attempt.ended_at = max(_moment(sight.ended_at, now), attempt.started_at or attempt.placed_at)
     attempt.cause = sight.cause.value if sight.cause else ""
     attempt.exit_code, attempt.signal, attempt.detail = sight.exit_code, sight.signal, sight.detail[:500]
+    attempt.checkpoint_at = _saved(sight, now) or attempt.checkpoint_at
+    verdict = verdicts.of(attempt, sight)
+    attempt.job.failures += verdict.counts
+    attempt.job.preemptions += verdict.yielded
+    attempt.job.not_before = verdict.not_before
     Allocation.objects.filter(attempt=attempt, ended_at=None).update(
-        ended_at=attempt.ended_at, waived=sight.cause is Cause.LOST
+        ended_at=attempt.ended_at, waived=sight.cause is Cause.LOST, credited_s=verdict.credited_s
     )
-
-
-def verdict(attempt: Attempt, sight: Sight) -> tuple[Kind, moves.Why]:
-    """Where the end of an attempt leads its job, and the reason given."""
-    job, at = attempt.job, attempt.ended_at
-    by = job.cancel_requested_at and _canceller(job)
-
-    def why(code: str, **values: object) -> moves.Why:
-        return moves.Why(code, values, attempt=attempt.number, at=at)
-
-    match sight.cause:
-        case Cause.EXITED if sight.exit_code == 0:
-            return Kind.SUCCEED, why("succeeded")
-        case Cause.TIME_LIMIT:
-            return Kind.TIME_OUT, why("time_limit", limit=_span(job.time_limit_s))
-        case _ if by:
-            return Kind.CANCEL, why("cancelled", by=by)
-        case Cause.LOST:
-            lost = job.attempts.filter(cause=Cause.LOST.value).count() + 1
-            if lost > MOST_LOST:
-                return Kind.FAIL, why("lost_too_often", times=lost)
-            return Kind.REQUEUE, why("lost", detail=sight.detail)
-    detail = sight.detail or f"The command ended with exit code {sight.exit_code}."
-    if job.failures < job.retries and sight.cause is not Cause.NOT_STARTED:
-        return Kind.REQUEUE, why("requeued", failure=job.failures + 1, allowed=job.retries, detail=detail)
-    return Kind.FAIL, why("explained", detail=detail)
-
-
-def _canceller(job: Job) -> str:
-    last = job.events.filter(reason="cancel_asked").order_by("-id").values_list("actor_name", flat=True).first()
-    return last or "haein"
-
-
-def _span(seconds: int) -> str:
-    return str(timedelta(seconds=seconds))
+    return verdict
 
 
 @transaction.atomic
 def _drop(attempts: Sequence[UUID], now: datetime) -> None:
-    """Cancelled before anything was launched. The lease is the fence: once it is taken the launch must be seen out."""
-    won = [a for a in _locked(dict.fromkeys(attempts), [Attempt.State.STARTING]) if _never_launched(a, now)]
-    reasons = {}
-    for attempt in won:
-        _close(attempt, Sight(attempt.pk, Phase.ENDED, ended_at=now.timestamp(), cause=Cause.STOPPED), now)
-        reasons[attempt.job_id] = moves.Why("cancelled", {"by": _canceller(attempt.job)}, attempt=attempt.number)
-    Attempt.objects.bulk_update(won, ["state", "ended_at", "cause"])
-    moves.apply(Kind.CANCEL, reasons, now=now)
+    """Unwanted before anything was launched. The lease is the fence: once it is taken the launch must be seen out."""
+    dropped = [a.pk for a in _locked(dict.fromkeys(attempts), [Attempt.State.STARTING]) if _never_launched(a, now)]
+    _end([Sight(pk, Phase.ENDED, ended_at=now.timestamp(), cause=Cause.STOPPED) for pk in dropped], now)
 
 
 def _never_launched(attempt: Attempt, now: datetime) -> bool:

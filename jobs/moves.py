@@ -54,7 +54,7 @@ _MOVE = """
         reason = old.reason,
         reason_values = old.reason_values,
         started_at = CASE WHEN %(again)s THEN NULL WHEN %(runs)s THEN old.at ELSE job.started_at END,
-        queued_at = CASE WHEN %(again)s THEN %(now)s ELSE job.queued_at END,
+        queued_at = CASE WHEN %(anew)s THEN %(now)s ELSE job.queued_at END,
         cancel_requested_at = CASE WHEN %(again)s THEN NULL ELSE job.cancel_requested_at END,
         ended_at = CASE WHEN %(table)s::jsonb ->> old.state = ANY(%(ended)s) THEN old.at END
     FROM old WHERE job.id = old.id
@@ -115,6 +115,8 @@ def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]
         "sources": list(table),
         "table": Jsonb(table),
         "again": kind in {Kind.RETRY, Kind.REQUEUE, Kind.PREEMPT},
+        # Whoever had to yield keeps its place in the queue.
+        "anew": kind in {Kind.RETRY, Kind.REQUEUE},
         "runs": kind is Kind.RUN,
         "ended": [str(state) for state in ENDED],
         "now": now,

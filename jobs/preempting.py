@@ -96,7 +96,14 @@ def _note(attempts: Collection[UUID], code: str, now: datetime) -> None:
 def reason(attempt: Attempt) -> dict[str, object]:
     """What wording's sentences about an attempt that has notice name: when its end is asked for (UTC), and why."""
     assert attempt.preempt_at is not None
-    return {
-        "at": f"{attempt.preempt_at:%Y-%m-%d %H:%M:%S} UTC",
-        "why": {"code": attempt.preempt_code, "values": attempt.preempt_values},
-    }
+    return {"at": said(attempt.preempt_at), "why": cause(attempt)}
+
+
+def cause(attempt: Attempt) -> dict[str, object]:
+    """Why it must yield, as a reason inside another (jobs/wording.py)."""
+    return {"code": attempt.preempt_code, "values": attempt.preempt_values}
+
+
+def said(moment: datetime) -> str:
+    """A moment inside a sentence."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -62,7 +62,7 @@ _RUNNING = f"""
            extract(epoch FROM coalesce(attempt.started_at, attempt.placed_at))::float8, attempt.started_at IS NULL,
            job.time_limit_s, attempt.guaranteed, job.preemption, job.preemptions,
            extract(epoch FROM attempt.preempt_at)::float8, attempt.preempted_for_id,
-           extract(epoch FROM attempt.checkpoint_at)::float8, attempt.node_id, {_ASKED}
+           extract(epoch FROM attempt.checkpoint_at)::float8, job.checkpoints, attempt.node_id, {_ASKED}
     FROM jobs_attempt AS attempt
     JOIN jobs_job AS job ON job.id = attempt.job_id
     WHERE attempt.state <> 'ended'
@@ -120,7 +120,7 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
         accounts=accounts.accounts,
         used=shares.used(rules().half_life_s),
         weights=accounts.weights,
-        kept=_kept(),
+        kept=kept(),
         asides=windows.asides(now),
         now=now.timestamp(),
     )
@@ -144,7 +144,8 @@ def _waiting(row: Row, accounts: quotas.Accounts, asked: Mapping[int, tuple[Requ
 
 def _fixed(preemption: str, preemptions: int) -> bool:
     """Nobody may send it away: as it asked for, or because it was sent away often enough."""
-    return preemption == Preemption.NEVER or preemptions >= settings.HAEIN_PREEMPTIONS_MOST
+    # Settings are slow to read, and 50,000 jobs wait.
+    return preemption == Preemption.NEVER or (preemptions > 0 and preemptions >= settings.HAEIN_PREEMPTIONS_MOST)
 
 
 def _runs() -> list[tuple[Any, ...]]:
@@ -202,6 +203,7 @@ def _running(
                 began=began,
                 ends=began + limit + grace + (START_S if unbegun else 0.0),
                 saved=saved,
+                saves=saves,
                 guaranteed=inside,
                 fixed=_fixed(preemption, times),
                 spot=preemption == Preemption.SPOT,
@@ -232,7 +234,7 @@ def _asked(keys: set[int]) -> Mapping[int, tuple[Request | Gang, int]]:
     return _known
 
 
-def _kept() -> list[Kept]:
+def kept() -> list[Kept]:
     return [
         Kept(
             job=claim.job_id,

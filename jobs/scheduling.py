@@ -120,11 +120,13 @@ def _claim(kept: Kept) -> Claim:
 
 def _settle(scene: Scene, decision: Decision | None, shares: scenes.Shares, now: datetime) -> None:
     """Fair share counts on from here with what each team holds now; only those whose hold has changed are written."""
-    units = {job.id: (cast(UUID, job.team), job.units) for job in scene.waiting}
     rates: dict[UUID, int] = dict.fromkeys(shares.rows, 0)
-    runs = [(cast(UUID, each.team), each.units) for each in scene.running]
-    for team, held in (*runs, *(units[start.job] for start in (decision.starts if decision else ()))):
-        rates[team] = rates.get(team, 0) + held
+    held = [(cast(UUID, each.team), each.units) for each in scene.running]
+    if decision and decision.starts:
+        units = {job.id: (cast(UUID, job.team), job.units) for job in scene.waiting}
+        held += [units[start.job] for start in decision.starts]
+    for team, more in held:
+        rates[team] = rates.get(team, 0) + more
     changed = []
     for team, rate in rates.items():
         row = shares.rows.get(team)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -14,7 +15,7 @@ from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import explaining, moves, wakeup, wording
+from jobs import explaining, moves, preempting, wakeup, wording
 from jobs.models import Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -119,9 +120,29 @@ def retry(job: Job, *, scope: Scope) -> None:
     why = moves.Why("retried", {"by": str(scope.user)})
     if not moves.apply(Kind.RETRY, {job.pk: why}, now=clock.now(), by=scope.user):
         raise Problem(_("It has not ended yet: cancel it first, or clone it."))
-    Job.objects.filter(pk=job.pk).update(failures=0)
+    Job.objects.filter(pk=job.pk).update(failures=0, not_before=None)
     _audited("job.retry", job, scope.user)
     wakeup.soon()
+
+
+@transaction.atomic
+def try_now(job: Job, *, scope: Scope) -> None:
+    """End the rest that follows a failure. Raises Problem when it does not rest."""
+    _may_change(job.team_id, scope)
+    now = clock.now()
+    if not Job.objects.filter(pk=job.pk, state=State.QUEUED, not_before__gt=now).update(not_before=None, reason="new"):
+        raise Problem(_("It does not rest: nothing keeps it but the queue."))
+    job.refresh_from_db(fields=["state", "not_before", "reason"])
+    moves.note(job, moves.Why("hurried", {"by": str(scope.user)}), now=now, by=scope.user)
+    _audited("job.try_now", job, scope.user)
+    wakeup.soon()
+
+
+def rests_until(job: Job) -> datetime | None:
+    """Until when a failed job waits before it is tried again by itself; None for one that does not."""
+    if job.state != State.QUEUED or job.not_before is None or job.not_before <= clock.now():
+        return None
+    return job.not_before
 
 
 def spec_of(job: Job) -> Spec:
@@ -161,6 +182,8 @@ def offers() -> explaining.Offers:
 
 def why(job: Job) -> str:
     """Why the job is where it is, in the reader's language, with the numbers of this moment while it waits."""
+    if job.reason == "resting" and (until := rests_until(job)):
+        return wording.sentence("resting_until", {"at": preempting.said(until)})
     if job.state == State.QUEUED and job.reason in explaining.EXPLAINED:
         return explaining.explain(job)
     if job.is_active and job.cancel_requested_at:

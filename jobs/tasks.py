@@ -15,12 +15,13 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, pulse, replaying, scheduling, settling, snapshots, uploads
+from jobs import lifecycle, promises, pulse, replaying, scheduling, settling, snapshots, uploads
 
 log = structlog.get_logger(__name__)
 
 INVENTORY_EVERY_S = 10
 _reconciling, _advancing, _waiting = threading.Lock(), threading.Lock(), threading.Lock()
+_replaying, _promising = threading.Lock(), threading.Lock()
 _inventory_due = 0.0
 _ending = threading.Event()
 signals.worker_shutting_down.connect(lambda **_: _ending.set(), weak=False)
@@ -56,8 +57,29 @@ def remove_abandoned_uploads() -> None:
 @shared_task(name="jobs.replay")
 def replay() -> None:
     """Every replay that waits, one after another; in a process of its own, as it takes a core for minutes."""
-    while replaying.run_next(ending=_ending.is_set):
-        pass
+    if not _replaying.acquire(blocking=False):
+        return
+    try:
+        while replaying.run_next(ending=_ending.is_set):
+            pass
+    finally:
+        _replaying.release()
+
+
+@shared_task(name="jobs.promise")
+def promise() -> None:
+    """When each that waits will start; takes up to a second of a core, so it runs beside replays."""
+    if not _promising.acquire(blocking=False):
+        return
+    try:
+        promises.renew(now=clock.now())
+    finally:
+        _promising.release()
+
+
+@shared_task(name="jobs.forget_promises")
+def forget_promises() -> None:
+    promises.forget(now=clock.now())
 
 
 @shared_task(name="jobs.settle")

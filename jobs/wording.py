@@ -16,6 +16,8 @@ SENTENCES: Mapping[str, str] = {
     "never_fits": _("The cluster as it is now could never run it."),
     "suspended": _("The organization is suspended: nothing new is started until an operator resumes it."),
     "environment": _("Its environment is still being prepared."),
+    "resting": _("It rests after a failure before it is tried again."),
+    "resting_until": _("It rests after a failure until %(at)s. “Try now” tries it again at once."),
     "its_turn": _("Its turn has come: room is kept for it until what runs there has ended."),
     "reclaiming": _("Others were asked to leave what its team is guaranteed: it starts as soon as they have."),
     "kept": _("The room that is free is kept for jobs whose turn came first, until it would be in nobody's way."),
@@ -36,6 +38,13 @@ SENTENCES: Mapping[str, str] = {
     "cancelled_queued": _("Cancelled by %(by)s before it started."),
     "retried": _("%(by)s asked for another run."),
     "requeued": _("Queued again by itself (failure %(failure)s of %(allowed)s allowed): %(detail)s"),
+    "not_again": _("%(detail)s It is not tried again, as it would end the same; its retries are for other failures."),
+    "again_at": _("It is tried again from %(at)s on."),
+    "hurried": _("%(by)s asked that it be tried again at once."),
+    "preempted": _("It had to yield, and waits again, with its old place in the queue. %(why)s"),
+    "preempted_for_good": _("It had to yield, and was not to be queued again. %(why)s"),
+    "saved": _("Its work was last saved at %(at)s."),
+    "credited": _("It ran inside its team's guarantee, so its last %(span)s are not charged."),
     # why a run must yield; shown to whoever runs it, so nobody else is named
     "reclaimed": _("It runs on borrowed GPUs, and a team that is guaranteed them needs them back (%(gpus)s of them)."),
     "maintenance": _("Its machine (%(nodes)s) goes out for maintenance from %(at)s."),
@@ -51,13 +60,17 @@ SENTENCES: Mapping[str, str] = {
 
 
 def sentence(code: str, values: Mapping[str, object]) -> str:
-    """The reason in the reader's language. A value may be a reason itself: {"code": ..., "values": ...}."""
+    """The reason in the reader's language. A value may be a reason itself ({"code": ..., "values": ...}), or a list."""
     text = SENTENCES.get(code, code)
     return gettext(text) % {name: _said(value) for name, value in values.items()} if text else ""
 
 
 def _said(value: object) -> object:
-    return sentence(value["code"], value["values"]) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return sentence(value["code"], value["values"])
+    if isinstance(value, list):
+        return " ".join(str(_said(each)) for each in value if each)
+    return value
 
 
 def runs(node: str, workers: int) -> tuple[str, dict[str, object]]:

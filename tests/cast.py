@@ -31,7 +31,7 @@ from haein.tenants import services as tenants
 from haein.tenants import tokens
 from haein.tenants.models import Organization, OrganizationMember, Team, TeamMember, Token, User
 from haein.tenants.scope import Scope
-from jobs import services, tasks
+from jobs import failures, services, tasks
 from jobs.models import Attempt, Job, Pulse
 from jobs.spec import Spec
 
@@ -107,14 +107,16 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick(settings: Any) -> None:  # the fixture of pytest-django
-    """A password is hashed in no time and a job that is asked to end has a second for it; nothing else differs.
+def _quick(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # settings: the fixture of pytest-django
+    """A password is hashed in no time, a job that is asked to end has a second for it, and one that failed is tried
+    again at once; nothing else differs.
 
     What the process counts (tries to sign in, for one) begins anew.
     """
     cache.clear()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.HAEIN_GRACE_SECONDS = 1
+    monkeypatch.setattr(failures, "FIRST_REST_S", 0.0)
 
 
 def person(name: str, **fields: Any) -> User:

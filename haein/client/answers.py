@@ -43,6 +43,15 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedStart:
+    """When a waiting job starts, with one chance in two and with nine in ten, as worked out at `as_of`."""
+
+    p50: datetime | None = None
+    p90: datetime | None = None
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job and where it is. Fields and units as in JobSpec; `exit_code` and `signal` are of its newest attempt."""
 
@@ -84,6 +93,8 @@ class Job:
     cloned_from: str | None = None
     url: str = ""
     ahead: int | None = None
+    expected_start: ExpectedStart | None = None
+    sooner: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -94,6 +105,55 @@ class Job:
     def short_id(self) -> str:
         """Its last eight digits: what the pages show and every command takes."""
         return self.id.replace("-", "")[-8:]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that waits, and where it stands."""
+
+    job: Named = Named()
+    team: Named = Named()
+    gpus: int = 0
+    share: int = 1000
+    profile: str = ""
+    workers: int = 1
+    priority: int = 0
+    queued_at: datetime | None = None
+    reason: str = ""
+    reason_code: str = ""
+    ahead: int | None = None
+    expected_start: ExpectedStart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """GPUs in service, held, free, and of those held the ones beyond their holders' guarantees."""
+
+    all: float = 0
+    held: float = 0
+    free: float = 0
+    lent: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """Of what was promised in the last seven days how much was true."""
+
+    count: int = 0
+    p50_held_percent: int | None = None
+    p90_held_percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The waiting jobs that you may see, the next to start first, and how many `others` wait."""
+
+    waiting: int = 0
+    others: int = 0
+    as_of: datetime | None = None
+    gpus: Gpus = Gpus()
+    promises: Promises = Promises()
+    results: tuple[Waiting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from haein.client.answers import (
     Me,
     Node,
     Price,
+    Queue,
     Quote,
     Upload,
     UsageLine,
@@ -224,6 +225,10 @@ class Client:
 
     def usage_summary(self, *, month: str | None = None) -> UsageSummary:
         return answers.read(UsageSummary, self.get("usage/summary", month=month))
+
+    def queue(self, *, limit: int | None = None) -> Queue:
+        """Who waits and when they start; the first `limit` of them."""
+        return answers.read(Queue, self.get("queue", limit=limit))
 
     def nodes(self) -> list[Node]:
         return self._results(Node, "nodes")

@@ -35,6 +35,8 @@ class Allowances:
     ) -> None:
         self._accounts = accounts
         self._held: dict[Hashable, _Held] = {}
+        # By the tuple of accounts as an object: a queue of thousands has few, and hashing them takes most of the time.
+        self._booked: dict[int, tuple[tuple[Account, _Held], ...]] = {}
         self._now = now
         self._capacity = _capacity(snapshot)
         self._free = _free(snapshot)
@@ -51,18 +53,14 @@ class Allowances:
 
     def tier(self, job: Waiting) -> int:
         """How strong its hold would be if it started now."""
-        account = self._accounts.get(job.accounts[0], NOTHING)
-        if job.spot or not account.guaranteed or self._of(account.id).inside + job.units > account.guaranteed:
+        account, held = self._books(job.accounts)[0]
+        if job.spot or not account.guaranteed or held.inside + job.units > account.guaranteed:
             return BORROWED
         return INSIDE_POOL if account.pool else INSIDE
 
     def refusal(self, job: Waiting, tier: int) -> str:
         """Why its accounts forbid it to start now, as a code; "" if they do not."""
-        for name in job.accounts:
-            account = self._accounts.get(name)
-            if account is None:
-                continue
-            held = self._of(name)
+        for account, held in self._books(job.accounts):
             if account.most is not None and held.units + job.units > account.most:
                 return "over_most"
             if account.most_jobs is not None and held.jobs >= account.most_jobs:
@@ -73,9 +71,14 @@ class Allowances:
                 and held.reserved + _reserve(job.units, self._now, ends, account) > account.left
             ):
                 return "over_hours"
-        if tier == BORROWED:
-            return self._refusal_of_borrower(job)
-        return ""
+        return self._refusal_of_borrower(job) if tier == BORROWED else ""
+
+    def _books(self, accounts: tuple[Hashable, ...]) -> tuple[tuple[Account, _Held], ...]:
+        known = self._booked.get(id(accounts))
+        if known is None:
+            known = tuple((self._accounts.get(name, NOTHING), self._of(name)) for name in accounts)
+            self._booked[id(accounts)] = known
+        return known
 
     def start(self, job: Waiting, tier: int, nodes: Iterable[tuple[Hashable, int]]) -> None:
         """It starts; `nodes` are where, with the units held there."""
@@ -97,10 +100,11 @@ class Allowances:
         return {account.pool for account in self._accounts.values() if account.pool and account.guaranteed}
 
     def _refusal_of_borrower(self, job: Waiting) -> str:
-        pool = self._accounts.get(job.accounts[0], NOTHING).pool
-        free = sum(self._free.values())
-        if free - sum(self._kept.values()) < job.units <= free and job.units:
-            return "not_lent"
+        pool = self._books(job.accounts)[0][0].pool
+        if self._kept and job.units:
+            free = sum(self._free.values())
+            if free - sum(self._kept.values()) < job.units <= free:
+                return "not_lent"
         if pool and self._free[pool] - self._kept[pool] < job.units <= self._free[pool] and job.units:
             return "not_lent"
         if job.never and not self._unpromised(job, pool, self._firm):

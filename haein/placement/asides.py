@@ -72,20 +72,19 @@ class Blocks:
                 self._turn(block, on=False)
         self._blocks = [block for block in self._blocks if block.job != job]
 
-    def face(self, asker: Asker) -> tuple[bool, ...]:
-        """Show the cluster as the asker may use it; two with the same answer see the same cluster."""
-        mode = tuple(block.keeps_out(asker) for block in self._blocks)
-        self._show(mode)
-        return mode
+    def mode(self, asker: Asker) -> tuple[bool, ...]:
+        """Which of the blocks keep the asker out; two with the same answer see the same cluster."""
+        return tuple([block.keeps_out(asker) for block in self._blocks])
 
     def bare(self) -> None:
-        """Show all of it, to find out whether it is what is set apart that is missing."""
-        self._show((False,) * len(self._blocks))
+        """Show all of the cluster, to find out whether it is what is set apart that is missing."""
+        self.show((False,) * len(self._blocks))
 
     def codes(self, mode: Sequence[bool]) -> list[str]:
         return [block.code for block, on in zip(self._blocks, mode, strict=True) if on]
 
-    def _show(self, mode: Sequence[bool]) -> None:
+    def show(self, mode: Sequence[bool]) -> None:
+        """Show the cluster without the blocks of this mode."""
         # First back, then away: a block may only withhold what is free.
         for on in (False, True):
             for block, wanted in zip(self._blocks, mode, strict=True):

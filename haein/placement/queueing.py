@@ -66,7 +66,7 @@ class Running:
     """An attempt that holds room. `ending` is when it is asked for its end, if it is, and for whom: `yields_to`.
 
     `fixed` may not be preempted at all. `ends` is when it is gone at the latest: its limit and the grace. `saved` is
-    when its work was last saved.
+    when its work was last saved, and it `saves` it when it is told to leave.
     """
 
     id: Hashable
@@ -79,6 +79,7 @@ class Running:
     began: float
     ends: float
     saved: float | None = None
+    saves: bool = False
     guaranteed: bool
     fixed: bool = False
     spot: bool = False

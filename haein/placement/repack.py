@@ -134,7 +134,7 @@ class _Search:
 
     def _for(self, job: Waiting) -> Proposal | None:
         stage = self.stage(job, ())
-        stage.blocks.face(self.asker(job))
+        stage.show(self.asker(job))
         if stage.cluster.start(job.request):
             return None  # the next pass starts it
         clearing = Clearing(self.scene.snapshot.nodes, stage.cluster, self.scene.running)
@@ -159,7 +159,7 @@ class _Search:
         stage.keep(job.id, job.request, cleared.places)
         moves = []
         for each in sorted(cleared.leaving, key=lambda each: (-each.units, each.began)):
-            stage.blocks.face(self.asker_of(each))
+            stage.show(self.asker_of(each))
             placed = stage.cluster.start(each.request)
             if not placed:
                 stuck.add(each.id)
@@ -209,8 +209,11 @@ class _Stage:
         kept = Kept(job=job, keeping=Keeping.CLEARED, made=0.0, starts=0.0, places=places)
         return self._add(asides.of_kept(kept, request, BORROWED, self._known))
 
+    def show(self, asker: Asker) -> None:
+        self.blocks.show(self.blocks.mode(asker))
+
     def start(self, asker: Asker, request: Request | Gang, places: Places) -> bool:
-        self.blocks.face(asker)
+        self.show(asker)
         return bool(self.cluster.start_at(request, places))
 
     def _add(self, block: Block | None) -> bool:

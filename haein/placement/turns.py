@@ -115,6 +115,15 @@ def decayed(used: float, rate: float, seconds: float, half_life_s: float) -> flo
     return used * left + rate * half_life_s / 0.6931471805599453 * (1.0 - left)
 
 
+@dataclass(slots=True)
+class _Line:
+    """A team's jobs in order, and which of them is next."""
+
+    team: Hashable
+    jobs: list[Waiting] = field(default_factory=list)
+    at: int = 0
+
+
 class _Pass:
     def __init__(self, scene: Scene, rules: Rules, policy: Policy, mix: Mix | None) -> None:
         self.scene = scene
@@ -222,38 +231,40 @@ class _Pass:
     def _key(self, team: Hashable) -> float:
         return self.used[team] / self.scene.weights.get(team, WHOLE)
 
-    def _lines(self, considered: set[Hashable]) -> dict[Hashable, list[Waiting]]:
-        lines: dict[Hashable, list[Waiting]] = {}
+    def _lines(self, considered: set[Hashable]) -> list[_Line]:
+        lines: dict[Hashable, _Line] = {}
         for job in self.scene.waiting:
-            if job.id not in considered:
-                lines.setdefault(job.team, []).append(job)
+            if not considered or job.id not in considered:
+                line = lines.get(job.team)
+                if line is None:
+                    line = lines[job.team] = _Line(job.team)
+                line.jobs.append(job)
         for line in lines.values():
-            line.sort(key=lambda job: rank(job, self.now, self.rules))
-        return lines
+            line.jobs.sort(key=lambda job: rank(job, self.now, self.rules))
+        return list(lines.values())
 
-    def _round(self, lines: dict[Hashable, list[Waiting]], tiers: Iterable[int], *, spot: bool) -> None:
-        heap: list[tuple[float, float, int, Hashable]] = []
-        for at, (team, line) in enumerate(lines.items()):
-            if line:
-                heap.append((self._key(team), line[0].queued, at, team))
+    def _round(self, lines: list[_Line], tiers: Sequence[int], *, spot: bool) -> None:
+        heap: list[tuple[float, float, int]] = []
+        for at, line in enumerate(lines):
+            if line.jobs:
+                heap.append((self._key(line.team), line.jobs[0].queued, at))
         heapq.heapify(heap)
-        cursors: dict[Hashable, int] = dict.fromkeys(lines, 0)
-        stays: dict[Hashable, list[Waiting]] = {team: [] for team in lines}
+        tier = self.allowances.tier
+        stay: list[list[Waiting]] = [[] for _ in lines]
         while heap:
-            _, queued, at, team = heapq.heappop(heap)
-            line = lines[team]
-            started = False
+            _, queued, at = heapq.heappop(heap)
+            line, stays = lines[at], stay[at]
             # Whoever finds no room does not change his team's place, so the next of the team is looked at at once.
-            while cursors[team] < len(line) and not started:
-                job = line[cursors[team]]
-                cursors[team] += 1
-                if job.spot is not spot or self.allowances.tier(job) not in tiers:
-                    stays[team].append(job)
-                    continue
-                started = self._consider(job)
-            if started:
-                heapq.heappush(heap, (self._key(team), queued, at, team))
-        lines.update(stays)
+            while line.at < len(line.jobs):
+                job = line.jobs[line.at]
+                line.at += 1
+                if job.spot is not spot or tier(job) not in tiers:
+                    stays.append(job)
+                elif self._consider(job):
+                    heapq.heappush(heap, (self._key(line.team), queued, at))
+                    break
+        for line, jobs in zip(lines, stay, strict=True):
+            line.jobs, line.at = jobs, 0
 
     # One job.
 
@@ -304,10 +315,11 @@ class _Pass:
     def _try(self, job: Waiting, tier: int) -> bool:
         # First where it is in nobody's way; those above may also have what is kept for those below.
         for asker_tier in (BORROWED, tier) if tier > BORROWED else (tier,):
-            mode = self._face(job, asker_tier)
+            mode = self.blocks.mode(self._asker(job, asker_tier))
             full = self._question(job), mode
             if full in self._full:
                 continue
+            self.blocks.show(mode)
             placed = self.cluster.start(job.request)
             if placed:
                 self._start(job, placed, tier)
@@ -317,14 +329,14 @@ class _Pass:
 
     def _start_at(self, job: Waiting, kept: Kept, tier: int) -> bool:
         """Where room was cleared for it: that is where it was said to go."""
-        self._face(job, tier)
+        self._show(self._asker(job, tier))
         placed = self.cluster.start_at(job.request, kept.places)
         if placed:
             self._start(job, placed, tier)
         return bool(placed)
 
-    def _face(self, job: Waiting, tier: int) -> tuple[bool, ...]:
-        return self.blocks.face(self._asker(job, tier))
+    def _show(self, asker: Asker) -> None:
+        self.blocks.show(self.blocks.mode(asker))
 
     def _asker(self, job: Waiting, tier: int) -> Asker:
         ends = self.now + job.limit_s + self.rules.grace_s
@@ -346,7 +358,7 @@ class _Pass:
             return "reclaiming"
         if self._give_turn(job, tier):
             return "its_turn"
-        mode = self._face(job, tier)
+        mode = self.blocks.mode(self._asker(job, tier))
         known = self._full.get((question, mode), "no_capacity")
         codes = self.blocks.codes(mode)
         if known == "no_capacity" and codes:
@@ -366,7 +378,7 @@ class _Pass:
         if self.reclaims >= RECLAIMS_A_PASS:
             return False
         self.reclaims += 1
-        self._face(job, tier)
+        self._show(self._asker(job, tier))
         cleared = self.clearing.clear(job.request, lambda each: self._cost(each, job, tier), sum)
         if cleared is None or not cleared.leaving:
             return False
@@ -382,14 +394,18 @@ class _Pass:
         return True
 
     def _cost(self, each: Running, job: Waiting, tier: int) -> float | None:
-        """The GPU-seconds lost by sending it away: the youngest and smallest cost least, and spot before all others."""
+        """The GPU-seconds lost by sending it away: the youngest and smallest cost least, and spot before all others.
+
+        Whoever saves his work when told loses the restart alone.
+        """
         if each.ending is not None or each.id in self.told:
             return 0.0  # it leaves anyway; what it leaves to others is withheld
         if each.fixed or self.tiers[each.id] >= tier:
             return None
         if self.now - each.began < self.rules.min_run_s or (each.team == job.team and not each.spot):
             return None
-        lost = max(each.units, LEAST_SHARE) * (self.now - max(each.began, each.saved or 0.0) + RESTART_S)
+        lost_s = 0.0 if each.saves else self.now - max(each.began, each.saved or 0.0)
+        lost = max(each.units, LEAST_SHARE) * (lost_s + RESTART_S)
         return lost / 1000 if each.spot else lost
 
     # Whose turn it is.
@@ -399,7 +415,7 @@ class _Pass:
             return False
         self.given += 1
         # It may begin late, so nothing that is kept for others is lent to it.
-        self.blocks.face(replace(self._asker(job, tier), ends=math.inf))
+        self._show(replace(self._asker(job, tier), ends=math.inf))
         cleared = self.clearing.clear(job.request, self._leaves, max)
         if cleared is None:
             return False

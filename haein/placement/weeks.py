@@ -263,6 +263,7 @@ class _Course:
             guaranteed=inside,
             fixed=wait.waiting.never,
             spot=job.spot,
+            saves=job.checkpoints,
         )
         self.runs[job_id] = run = _Run(job, running, self.now + lasts, self.now)
         self.nodes.start(running)

@@ -138,8 +138,11 @@ def worker(layout: Layout) -> Part:
 
 
 def replayer(layout: Layout) -> Part:
-    """Computes for minutes at a time, so it is a process of its own and lets everyone else go first."""
-    pool = ["--pool", "threads", "--concurrency", "1", "--queues", "replay"]
+    """Computes for minutes at a time, so it is a process of its own and lets everyone else go first.
+
+    Two threads: while one replays, the other goes on rehearsing the queue.
+    """
+    pool = ["--pool", "threads", "--concurrency", "2", "--queues", "replay"]
     return Part(
         name="replayer",
         command=["nice", "-n", "10", *python(*CELERY_WORKER, "-n", "replayer@%h", *pool)],

@@ -16,7 +16,9 @@ from haein.tenants.scope import Scope
 from jobs import services, spec, wording
 from jobs.models import Allocation, Attempt, Event, Job, Upload
 from jobs.occupancy import Holding
+from jobs.promises import When
 from jobs.spec import Spec
+from jobs.standing import Standing
 from jobs.states import State
 
 STATES = [state.value for state in State]
@@ -170,6 +172,18 @@ class _JobUpload(serializers.Serializer[Any]):
     size = serializers.IntegerField(help_text="bytes")
 
 
+class ExpectedStart(serializers.Serializer[Any]):
+    """When it starts, with one chance in two and with nine in ten, as worked out at a moment."""
+
+    p50 = serializers.DateTimeField()
+    p90 = serializers.DateTimeField()
+    as_of = serializers.DateTimeField()
+
+
+def expected_start(when: When | None) -> dict[str, Any] | None:
+    return {"p50": when.p50, "p90": when.p90, "as_of": when.as_of} if when else None
+
+
 class JobShape(serializers.Serializer[Any]):
     """A job: what was asked, and how far it has come."""
 
@@ -210,6 +224,10 @@ class JobShape(serializers.Serializer[Any]):
     exit_code = serializers.IntegerField(allow_null=True, help_text="of the newest attempt")
     signal = serializers.IntegerField(allow_null=True, help_text="that ended the newest attempt")
     ahead = serializers.IntegerField(allow_null=True, help_text="waiting jobs before this one; null in lists")
+    expected_start = ExpectedStart(allow_null=True, help_text="of a waiting job; null in lists, and while not known")
+    sooner = serializers.ListField(
+        child=serializers.CharField(), help_text="what else could be asked for that would start at once; empty in lists"
+    )
     url = serializers.URLField(help_text="its page")
 
 
@@ -225,7 +243,7 @@ def with_outcome(jobs: QuerySet[Job]) -> QuerySet[Job]:
     )
 
 
-def job(row: Job, *, ahead: int | None = None, alone: bool = False) -> dict[str, Any]:
+def job(row: Job, *, stands: Standing | None = None, alone: bool = False) -> dict[str, Any]:
     """A JobShape; `alone`: with the numbers of this moment in its reason, which take a look at the whole cluster."""
     return {
         "id": row.pk,
@@ -264,7 +282,9 @@ def job(row: Job, *, ahead: int | None = None, alone: bool = False) -> dict[str,
         "attempts": row.attempts_made,
         "exit_code": getattr(row, "exit_code", None),
         "signal": getattr(row, "signal", None),
-        "ahead": ahead,
+        "ahead": stands.ahead if stands else None,
+        "expected_start": expected_start(stands.when) if stands else None,
+        "sooner": list(stands.sooner) if stands else [],
         "url": settings.HAEIN_URL + reverse("job", args=[row.pk]),
     }
 

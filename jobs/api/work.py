@@ -16,12 +16,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from haein.cluster.registry import backend
-from haein.lib import api
+from haein.lib import api, clock
 from haein.lib.errors import Invalid, NotFound
 from haein.tenants.api import IDEMPOTENCY, Door, once
 from haein.tenants.models import Token
 from haein.tenants.scope import Scope
-from jobs import explaining, search, services, uploads
+from jobs import search, services, standing, uploads
 from jobs.api import shapes
 from jobs.models import Attempt, Event, Job, Upload
 from jobs.states import State
@@ -38,9 +38,9 @@ def found(job_id: UUID, scope: Scope) -> Job:
     return row
 
 
-def shown(row: Job) -> dict[str, Any]:
-    ahead = explaining.ahead(row) if row.state == State.QUEUED else None
-    return shapes.job(row, ahead=ahead, alone=True)
+def shown(row: Job, scope: Scope) -> dict[str, Any]:
+    stands = standing.of(row, scope, now=clock.now()) if row.state == State.QUEUED else None
+    return shapes.job(row, stands=stands, alone=True)
 
 
 class JobQuery(api.PageQuery):
@@ -97,7 +97,7 @@ class JobView(Door):
 
     @extend_schema(operation_id="get_job", tags=["jobs"], summary="One job", responses=shapes.JobShape)
     def get(self, request: Request, job_id: UUID) -> Response:
-        return Response(shown(found(job_id, self.reach)))
+        return Response(shown(found(job_id, self.reach), self.reach))
 
 
 class CancelView(Door):
@@ -109,7 +109,7 @@ class CancelView(Door):
     )  # fmt: skip
     def post(self, request: Request, job_id: UUID) -> Response:
         services.cancel(found(job_id, self.reach), scope=self.reach)
-        return Response(shown(found(job_id, self.reach)))
+        return Response(shown(found(job_id, self.reach), self.reach))
 
 
 class RetryView(Door):
@@ -121,7 +121,7 @@ class RetryView(Door):
     )  # fmt: skip
     def post(self, request: Request, job_id: UUID) -> Response:
         services.retry(found(job_id, self.reach), scope=self.reach)
-        return Response(shown(found(job_id, self.reach)))
+        return Response(shown(found(job_id, self.reach), self.reach))
 
 
 class AttemptsView(Door):

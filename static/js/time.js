@@ -4,6 +4,7 @@ import { language, say } from "./strings.js";
 
 const FORMATS = {
   datetime: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" }),
+  moment: new Intl.DateTimeFormat(language, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
   time: new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
 };
 const RELATIVE = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });

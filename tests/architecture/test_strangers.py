@@ -36,13 +36,13 @@ OPEN = {
 }
 # For whoever is signed in: each sees what is their own there.
 OWN = {"overview", "jobs", "job_new", "quote", "billing", "billing_csv", "cluster", "example", "keep_account"}
-OWN |= {"tokens", "api_docs"}
+OWN |= {"tokens", "api_docs", "queue"}
 # Of one token, which is its person's alone (tests/api/test_signing_in.py).
 OF_A_TOKEN = {"token_revoke"}
 # The API, for programs: nobody is told 401 there, and is not led to a page.
 API_OPEN = {"api_schema", "api_nothing"}
 API_OWN = {
-    *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs"),
+    *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs", "api_queue"),
     *("api_usage", "api_usage_summary", "api_prices", "api_nodes"),
 }
 API_OF_A_JOB = {
@@ -61,7 +61,7 @@ OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
 }
-SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/cluster/"}
+SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/queue/", "ws/cluster/"}
 SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
 SOCKETS_OF_OPERATORS = {"ws/replays/", "ws/replays/<uuid:replay_id>/"}
 

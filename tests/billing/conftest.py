@@ -20,7 +20,13 @@ def used(big: None) -> Callable[..., Allocation]:
     node, numbers = Node.objects.get(), count(1)
 
     def made(
-        job: Job, start: datetime | None, end: datetime | None, *, units: int = 1000, waived: bool = False
+        job: Job,
+        start: datetime | None,
+        end: datetime | None,
+        *,
+        units: int = 1000,
+        waived: bool = False,
+        credited_s: int = 0,
     ) -> Allocation:
         number = next(numbers)
         attempt = Attempt.objects.create(
@@ -43,6 +49,7 @@ def used(big: None) -> Callable[..., Allocation]:
             billable_from=start,
             ended_at=end,
             waived=waived,
+            credited_s=credited_s,
         )
 
     return made

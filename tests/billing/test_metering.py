@@ -108,6 +108,21 @@ def test_what_the_operators_machine_spoiled_is_not_charged(
     assert lines() == []
 
 
+def test_the_last_seconds_that_are_credited_are_not_charged_whatever_they_cross(
+    alice: Person, submit: Submit, used: Used
+) -> None:
+    """Forty-one whole seconds lie before the turn of the month and sixty after it."""
+    turn = datetime(2026, 11, 1, tzinfo=UTC)
+    start, end = turn - timedelta(seconds=40.5), turn + timedelta(seconds=60.9)
+    used(submit(alice), start, end, credited_s=71)
+    used(submit(alice), start, end, credited_s=11)
+    used(submit(alice), START, after(100), credited_s=100)
+    assert metering.pull() == 3
+    Allocation.objects.update(metered=False)
+    assert metering.pull() == 3
+    assert sorted(Usage.objects.values_list("starts__month", "seconds")) == [(10, 30), (10, 41), (11, 49)]
+
+
 def test_a_run_within_one_second_costs_nothing(alice: Person, submit: Submit, used: Used) -> None:
     used(submit(alice), after(0.1), after(0.9))
     used(submit(alice), None, after(5))  # it never ran

@@ -25,7 +25,7 @@ NOVEMBER = date(2026, 11, 1)
 
 @pytest.fixture
 def year(alice: Person, bob: Person, charlie: Person, submit: Submit, used: Used) -> list[Allocation]:
-    """Runs of three people over two months, some spoiled, some running, under three prices."""
+    """Runs of three people over two months, some spoiled, some credited, some running, under three prices."""
     chance = random.Random(7)
     model = DeviceModel.objects.get()
     Price.objects.all().delete()
@@ -42,7 +42,14 @@ def year(alice: Person, bob: Person, charlie: Person, submit: Submit, used: Used
         end = None if number % 9 == 0 else min(NOW, start + timedelta(seconds=chance.uniform(0, 150)))
         if end is None:
             start = NOW - timedelta(seconds=chance.uniform(0, 200))
-        row = used(jobs[number % 5], start, end, units=chance.choice([1000, 500, 333, 1]), waived=number % 7 == 0)
+        row = used(
+            jobs[number % 5],
+            start,
+            end,
+            units=chance.choice([1000, 500, 333, 1]),
+            waived=number % 7 == 0,
+            credited_s=chance.randint(0, int((end - start).total_seconds())) if end and number % 4 == 0 else 0,
+        )
         if end is None:
             # one open run a job is all that the database allows; these are the newest
             jobs[number % 5] = submit(_person(row.attempt.job, alice, bob, charlie))
@@ -61,7 +68,8 @@ def second_by_second(held: list[Allocation], *, since: datetime, until: datetime
     for row in held:
         if row.waived or row.billable_from is None:
             continue
-        for second in range(clock.whole_seconds(row.billable_from), clock.whole_seconds(row.ended_at or NOW)):
+        until_second = clock.whole_seconds(row.ended_at or NOW) - row.credited_s
+        for second in range(clock.whole_seconds(row.billable_from), until_second):
             at = clock.from_epoch(second)
             if since <= at < until:
                 (per_hour,) = [p for a, b, p in tariffs if a <= at and (b is None or at < b)]

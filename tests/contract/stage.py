@@ -28,11 +28,13 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 class Stage:
-    """`quick` and `endless` are commands (or whatever the backend takes for one) that end at once, or not at all."""
+    """`quick` and `endless` are commands (or whatever the backend takes for one) that end at once, or not at all;
+    `saving` is an endless one that saves its work when it is signalled."""
 
     backend: Backend
     quick: str
     endless: str
+    saving: str
 
     def __init__(self) -> None:
         self.launched: list[UUID] = []
@@ -94,6 +96,7 @@ class LocalStage(Stage):
 
     quick = "echo hello"
     endless = "sleep 600"
+    saving = """trap 'touch "$HAEIN_CHECKPOINT"' USR1; while :; do sleep 0.05; done"""
 
     def __init__(self, var: Path | None = None, **settings: Any) -> None:
         """On a data folder that the caller made and removes, else on one for the length of this stage."""
@@ -135,7 +138,7 @@ class SimulatorStage(Stage):
     """A cluster on paper whose clock moves on a little whenever it is looked at, so that nothing waits for it."""
 
     quick = "echo hello; simulate 1s"
-    endless = "simulate 1h"
+    endless = saving = "simulate 1h"
 
     def __init__(self, *, tick: float = 0.005, **settings: Any) -> None:
         super().__init__()

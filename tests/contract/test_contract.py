@@ -30,6 +30,7 @@ def test_devices_keep_their_names_when_asked_again(stage: Stage) -> None:
 def test_an_attempt_that_was_never_launched_is_unknown_and_nothing_raises_for_it(stage: Stage) -> None:
     stranger = uuid.uuid4()
     assert stage.backend.observe([stranger])[stranger].phase is Phase.UNKNOWN
+    stage.backend.signal_checkpoint([stranger])
     stage.backend.stop([stranger])
     stage.backend.forget([stranger])
     assert stage.backend.observe([stranger])[stranger].phase is Phase.UNKNOWN
@@ -83,6 +84,45 @@ def test_stopping_ends_it_as_stopped_and_may_be_asked_twice(stage: Stage) -> Non
     assert sight.detail
     stage.backend.stop([launch.attempt_id])
     assert stage.look(launch) == sight
+
+
+def test_a_job_that_checkpoints_saves_when_it_is_signalled_and_goes_on(stage: Stage) -> None:
+    launch = stage.begin(stage.saving, checkpoints=True)
+    until(lambda: stage.look(launch).phase is Phase.RUNNING)
+    assert stage.look(launch).checkpointed_at is None
+    time.sleep(0.1)  # a shell sets its trap at once
+    saved = [0.0]
+    for _ in range(2):
+        stage.backend.signal_checkpoint([launch.attempt_id])
+        until(lambda: (stage.look(launch).checkpointed_at or 0) > saved[-1])
+        sight = stage.look(launch)
+        assert sight.phase is Phase.RUNNING
+        assert (sight.started_at or 0) < (sight.checkpointed_at or 0)
+        saved.append(sight.checkpointed_at or 0)
+    stage.backend.stop([launch.attempt_id])
+    ended = stage.end_of(launch)
+    assert (ended.checkpointed_at or 0) >= saved[-1]
+    stage.backend.signal_checkpoint([launch.attempt_id])
+    assert stage.look(launch) == ended
+
+
+def test_the_next_attempt_knows_what_was_saved(stage: Stage) -> None:
+    first = stage.begin(stage.saving, checkpoints=True)
+    until(lambda: stage.look(first).phase is Phase.RUNNING)
+    until(lambda: stage.backend.signal_checkpoint([first.attempt_id]) or stage.look(first).checkpointed_at)
+    stage.backend.stop([first.attempt_id])
+    saved_at = stage.end_of(first).checkpointed_at
+    second = stage.begin(stage.saving, checkpoints=True, job_id=first.job_id, attempt_number=2)
+    assert stage.look(second).checkpointed_at == saved_at
+
+
+def test_a_job_that_does_not_checkpoint_is_not_signalled(stage: Stage) -> None:
+    launch = stage.begin(stage.endless)
+    until(lambda: stage.look(launch).phase is Phase.RUNNING)
+    stage.backend.signal_checkpoint([launch.attempt_id])
+    stage.backend.stop([launch.attempt_id])  # found in one look with the other wish
+    sight = stage.end_of(launch)
+    assert (sight.cause, sight.checkpointed_at) == (Cause.STOPPED, None)
 
 
 def test_a_log_read_in_small_steps_is_the_log_read_at_once(stage: Stage) -> None:

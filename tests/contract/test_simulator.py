@@ -302,6 +302,56 @@ def test_a_checkpoint_appears_after_a_third_of_the_run_and_not_where_it_was_stop
     assert list(paper.backend.list_files(stopped.job_id, ROOT)) == []
 
 
+def _saved(paper: SimulatorStage, launch: Launch) -> float:
+    """Seconds from the attempt's start to its last checkpoint."""
+    sight = paper.look(launch)
+    assert sight.started_at is not None
+    assert sight.checkpointed_at is not None
+    return sight.checkpointed_at - sight.started_at
+
+
+def test_a_job_that_checkpoints_saves_every_ten_minutes_and_when_it_is_signalled(paper: SimulatorStage) -> None:
+    launch, other = begun(paper, "simulate 2h", checkpoints=True), begun(paper, "simulate 2h")
+    assert paper.look(launch).checkpointed_at is None
+    paper.now += 1500
+    assert _saved(paper, launch) == pytest.approx(1200)
+    paper.backend.signal_checkpoint([launch.attempt_id, other.attempt_id])
+    paper.now += 6
+    assert 1500 < _saved(paper, launch) < 1530
+    assert paper.look(other).checkpointed_at is None
+
+
+def test_the_next_attempt_goes_on_from_what_was_saved(paper: SimulatorStage) -> None:
+    """Twenty-five of forty minutes run, twenty of them saved: twenty are left, whoever launches it again."""
+    first = begun(paper, "simulate 40m", checkpoints=True, time_limit_s=10_000)
+    paper.now += 1500
+    paper.backend.stop([first.attempt_id])
+    paper.now += 2
+    assert paper.look(first).cause is Cause.STOPPED
+    never_launched = 2
+    second = begun(
+        paper,
+        "simulate 40m",
+        checkpoints=True,
+        time_limit_s=10_000,
+        job_id=first.job_id,
+        attempt_number=never_launched + 1,
+    )
+    assert paper.look(second).checkpointed_at == paper.look(first).checkpointed_at
+    paper.now += 700
+    assert _saved(paper, second) == pytest.approx(600)
+    paper.now += 700
+    ended = paper.look(second)
+    assert (ended.cause, ended.exit_code) == (Cause.EXITED, 0)
+    assert ended.ended_at == pytest.approx((ended.started_at or 0) + 1200)
+
+
+def test_what_is_drawn_for_a_job_that_checkpoints_is_one_run_in_all_its_attempts(paper: SimulatorStage) -> None:
+    first = paper.order("train", checkpoints=True, time_limit_s=10**9)
+    again = paper.order("train", checkpoints=True, time_limit_s=10**9, job_id=first.job_id, attempt_number=2)
+    assert lasts(future(first)) == pytest.approx(lasts(future(again)))
+
+
 # --- many at once ------------------------------------------------------------------------------------------------
 
 

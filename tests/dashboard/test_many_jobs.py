@@ -32,6 +32,8 @@ PAGES = [
     "/jobs/?q=job+4711",
     "/jobs/?sort=name",
     "/jobs/new/",
+    "/queue/",
+    "/queue/?sort=name&page=2",
     "/billing/",
     "/billing/?page=200",
     "/cluster/",
@@ -43,6 +45,7 @@ PAGES = [
     "/api/v1/jobs?q=job+4711",
     "/api/v1/jobs/{running}",
     "/api/v1/jobs/{queued}",
+    "/api/v1/queue",
     "/api/v1/usage?limit=200",
     "/api/v1/usage/summary",
 ]

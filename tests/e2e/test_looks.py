@@ -23,6 +23,8 @@ SIGNED_IN = (
     "/jobs/?q=nothing-is-called-so",
     "/jobs/new/",
     "/jobs/new/?example=digits",
+    "/queue/",
+    "/queue/?sort=name",
     "/billing/",
     "/cluster/",
     "/cluster/?state=unusable",

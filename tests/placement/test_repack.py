@@ -205,7 +205,7 @@ def places(placed: Sequence[Placement]) -> Places:
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     """A few nodes on which jobs were started and some have ended again, and one or two that wait for more."""
-    stage = Cluster(cluster(draw(st.integers(1, 4)), 4), HAEIN, Mix({}))
+    stage = Cluster(cluster(draw(st.integers(2, 4)), 4), HAEIN, Mix({}))
     shapes: list[Request | Gang] = [
         ask(1),
         ask(2),
@@ -216,7 +216,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         Gang(each=ask(2), members=2, near=Near.NODE, required=True),
     ]
     running = []
-    for number in range(draw(st.integers(1, 14))):
+    for number in range(draw(st.integers(6, 24))):
         request = draw(st.sampled_from(shapes))
         placed = stage.start(request)
         if placed:
@@ -228,11 +228,11 @@ def scenes(draw: st.DrawFn) -> Scene:
             running.append(runs(stage, f"r{number}", request, at, since=since, saved=saved, left=left))
     stays = []
     for each in running:
-        if draw(st.booleans()):
+        if draw(st.integers(0, 2)):
             stays.append(each)
         else:
             stage.end(each.request, each.placements)
-    wishes: list[Request | Gang] = [ask(4), ask(3), ask(2), Gang(each=ask(2), members=2)]
+    wishes: list[Request | Gang] = [ask(4), ask(3), Gang(each=ask(2), members=2)]
     asked = draw(st.lists(st.sampled_from(wishes), min_size=1, max_size=2))
     waiting = [waits(f"w{number}", wish) for number, wish in enumerate(asked)]
     return Scene(snapshot=stage.snapshot(), running=stays, waiting=waiting, now=NOW)

@@ -14,7 +14,7 @@ from haein.client.commands.asking import NEWEST, JobArgument, JobsArgument, Json
 from haein.client.exits import FAILED
 
 if TYPE_CHECKING:
-    from haein.client.answers import Attempt, Held, Job
+    from haein.client.answers import Attempt, ExpectedStart, Held, Job, Waiting
 
 
 def ps(
@@ -53,7 +53,7 @@ def ps(
     return None
 
 
-def _held(job: Job) -> str:
+def _held(job: Job | Waiting) -> str:
     if job.workers == 1:
         return _held_by_one(job, str(job.gpus)) if job.gpus else "-"
     if not job.gpus:
@@ -62,7 +62,7 @@ def _held(job: Job) -> str:
     return f"{job.workers} workers x {_held_by_one(job, whole)}"
 
 
-def _held_by_one(job: Job, whole: str) -> str:
+def _held_by_one(job: Job | Waiting, whole: str) -> str:
     if job.profile:
         return f"{job.gpus} x {job.profile}"
     return whole if job.share == 1000 else f"{job.gpus} x {terminal.percent(job.share)}"
@@ -112,6 +112,8 @@ def show(job: JobArgument, as_json: Json = False) -> None:
             ("State", seen.state + (", its end was asked for" if seen.cancel_requested and seen.is_open else "")),
             ("Why", seen.reason),
             ("Ahead", "" if seen.ahead is None else str(seen.ahead)),
+            ("Starts", _expected(seen.expected_start)),
+            ("Sooner", "\n".join(seen.sooner)),
             ("Exit", ended_with),
             ("Command", seen.command),
             ("Environment", seen.environment),
@@ -142,6 +144,47 @@ def show(job: JobArgument, as_json: Json = False) -> None:
             ["WHEN", "STATE", "WHY", "WHO"],
             [(terminal.moment(one.at), one.new_state, one.reason, one.actor) for one in events],
         )
+    return None
+
+
+def _expected(start: ExpectedStart | None) -> str:
+    if start is None:
+        return ""
+    return f"around {terminal.moment(start.p50)} probably, by {terminal.moment(start.p90)} with nine chances in ten"
+
+
+def queue(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="The first so many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List who waits, the next to start first, and when they start."""
+    from haein.client.answers import Queue, read
+
+    with connect() as haein:
+        told = haein.get("queue", limit=limit)
+    if as_json:
+        return terminal.out_json(told)
+    seen = read(Queue, told)
+    if seen.results:
+        terminal.table(
+            ["ID", "NAME", "TEAM", "GPUS", "WAITS", ">AHEAD", "PROBABLY", "NINE IN TEN BY", "WHY"],
+            [
+                (one.job.id.replace("-", "")[-8:], one.job.name, one.team.name, _held(one), terminal.age(one.queued_at),
+                 "" if one.ahead is None else str(one.ahead),
+                 terminal.moment(one.expected_start.p50) if one.expected_start else "not known",
+                 terminal.moment(one.expected_start.p90) if one.expected_start else "", one.reason)
+                for one in seen.results
+            ],
+        )  # fmt: skip
+    else:
+        terminal.out("No job of yours waits.")
+    gpus, promises = seen.gpus, seen.promises
+    terminal.say(
+        f"{seen.waiting} wait that you can see, and {seen.others} more. {gpus.held:g} of {gpus.all:g} GPUs are held,"
+        f" {gpus.lent:g} of them lent."
+    )
+    if promises.count:
+        terminal.say(f"Of {promises.count} promises of the last seven days {promises.p90_held_percent} % held.")
     return None
 
 

@@ -110,8 +110,9 @@ class Launch:
     ended. `cpus` in thousandths of a core and `memory_mb` in MiB are for each worker, times in seconds. `variables` are
     the user's own environment variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
     which win. `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or
-    unpacked) into the job's folder on its first attempt. `environment` names one of `environments()` or is an image
-    reference.
+    unpacked) into the job's folder on its first attempt. A job that `checkpoints` saves its work when it gets SIGUSR1,
+    and says that it has by touching the file named in HAEIN_CHECKPOINT (see signal_checkpoint). `environment` names one
+    of `environments()` or is an image reference.
     """
 
     attempt_id: UUID
@@ -129,6 +130,7 @@ class Launch:
     variables: Mapping[str, str] = field(default_factory=dict)
     upload: str = ""
     upload_name: str = ""
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,9 @@ class Sight:
     """What the backend knows of one attempt.
 
     Times are seconds since the epoch, by the clock of the machine that ran it. `started_at` is the moment the
-    command's process ran; `ended_at` the moment its whole process tree was gone. `detail` is a sentence for the
-    job's owner, in English.
+    command's process ran; `ended_at` the moment its whole process tree was gone. `checkpointed_at` is when the job last
+    said, in this run or an earlier one, that its work is saved; None where it never did, or does not checkpoint.
+    `detail` is a sentence for the job's owner, in English.
     """
 
     attempt_id: UUID
@@ -182,6 +185,7 @@ class Sight:
     signal: int | None = None
     detail: str = ""
     log_bytes: int = 0
+    checkpointed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,15 @@ class Backend(abc.ABC):
         """Ask for the end: a signal, the launch's grace, then a kill of the whole tree. Returns at once.
 
         An attempt that has ended, or is not known, is left alone.
+        """
+
+    @abc.abstractmethod
+    def signal_checkpoint(self, attempts: Collection[UUID]) -> None:
+        """Tell the jobs to save their work: SIGUSR1, at least once, in the command's process, or in what a shell that
+        knows nothing of it runs for it. Returns at once.
+
+        Harmless when repeated: a job saves again. Whoever was not launched with `checkpoints` gets no signal, which
+        would end it; an attempt that has ended, or is not known, is left alone.
         """
 
     @abc.abstractmethod

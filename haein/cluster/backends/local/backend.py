@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -122,19 +123,24 @@ class LocalBackend(Backend):
 
     def _see(self, attempt: UUID) -> Sight:
         folder = str(self._layout.attempt(attempt))
-        end = records.read(folder, records.EXIT)
-        start = None if end else records.read(folder, records.START)
-        if start is not None and not records.is_held(folder):
+        end, start = records.read(folder, records.EXIT), records.read(folder, records.START)
+        if end is None and start is not None and not records.is_held(folder):
             # Looked at again, as the runner may have ended between the two looks.
             end = records.read(folder, records.EXIT)
             if end is None:
                 burial.bury(folder, start, str(self._layout.scratch(attempt)))
                 end = records.read(folder, records.EXIT)
         if end is not None:
-            return _ended(attempt, end, self._log_end(attempt))
+            return _ended(attempt, end, self._log_end(attempt), _checkpointed_at(start))
         if start is not None:
             started_at = float(start["started_at"])
-            return Sight(attempt, Phase.RUNNING, started_at=started_at, log_bytes=self._log_end(attempt))
+            return Sight(
+                attempt,
+                Phase.RUNNING,
+                started_at=started_at,
+                log_bytes=self._log_end(attempt),
+                checkpointed_at=_checkpointed_at(start),
+            )
         return Sight(attempt, Phase.UNKNOWN)
 
     def _log_end(self, attempt: UUID) -> int:
@@ -154,6 +160,15 @@ class LocalBackend(Backend):
             raise BackendDown(f"The wish to stop could not be written: {error}.") from error
         if start := records.read(folder, records.START):
             processes.send(int(start["runner"]), int(start["runner_started"]), signal.SIGTERM)
+
+    def signal_checkpoint(self, attempts: Collection[UUID]) -> None:
+        for attempt in attempts:
+            folder = str(self._layout.attempt(attempt))
+            if records.exists(folder, records.START) and not records.exists(folder, records.EXIT):
+                try:  # the runner finds it within a second
+                    records.replace(folder, records.SAVE, [("at", f"{time.time():.6f}")], durable=False)
+                except OSError as error:
+                    raise BackendDown(f"The wish to save could not be written: {error}.") from error
 
     def read_log(self, attempt: UUID, offset: int, limit: int) -> LogChunk:
         return log_reading.read(self._layout.attempt(attempt) / records.LOG, offset, limit)
@@ -244,7 +259,19 @@ def _last_line(folder: Path) -> str:
     return lines[-1] if lines else "it said nothing."
 
 
-def _ended(attempt: UUID, end: dict[str, str], log_bytes: int) -> Sight:
+def _checkpointed_at(start: dict[str, str] | None) -> float | None:
+    """The job owns that file and gives it any date: one to come is taken for now, one before all time for none."""
+    path = (start or {}).get("checkpoint", "")  # runners of 0.3 recorded none
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode) or status.st_mtime < 0:
+        return None
+    return min(status.st_mtime, time.time())
+
+
+def _ended(attempt: UUID, end: dict[str, str], log_bytes: int, checkpointed_at: float | None) -> Sight:
     return Sight(
         attempt,
         Phase.ENDED,
@@ -255,6 +282,7 @@ def _ended(attempt: UUID, end: dict[str, str], log_bytes: int) -> Sight:
         signal=int(end["signal"]) if end["signal"] else None,
         detail=end["detail"],
         log_bytes=log_bytes,
+        checkpointed_at=checkpointed_at,
     )
 
 

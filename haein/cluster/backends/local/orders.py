@@ -20,7 +20,7 @@ NUMBERS = (
     "namespaces",
     "landlock",
 )
-TEXTS = ("attempt", "command", "shell", "work", "scratch", "devices")
+TEXTS = ("attempt", "command", "shell", "work", "scratch", "devices", "checkpoint")
 LISTS = ("variable", "readable", "device", "writable", "system", "own", "hidden")
 
 
@@ -30,7 +30,8 @@ class Order:
     `uid` 0 means that the job stays with the runner's own account. `variable` holds NAME=VALUE strings, the other
     lists paths: those that may be read and executed, device files, and those that may be written; and for
     `namespaces`, what is shown of the machine, what of it is `hidden`, and what is shown on top of that nevertheless.
-    `namespaces` and `landlock` are 1 where that lock is to be in force.
+    `namespaces` and `landlock` are 1 where that lock is to be in force. `checkpoint` is the file that the job touches
+    when it has saved its work, "" for one that does not know the signal to save.
     """
 
     attempt: str
@@ -39,6 +40,7 @@ class Order:
     work: str
     scratch: str
     devices: str
+    checkpoint: str
     uid: int
     gid: int
     cores: int

@@ -17,6 +17,7 @@ SHELLS = ("/bin/bash", "/bin/sh")
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 READY = ".ready"
+CHECKPOINT = ".checkpoint-saved"  # in the job's own folder, so that it outlives the attempt
 PACKAGE = Path(__file__).resolve().parents[3]
 
 
@@ -166,6 +167,7 @@ def write_order(
     order.work, order.scratch = str(layout.work(launch.job_id)), str(layout.scratch(launch.attempt_id))
     order.devices = " ".join(grant.device_uuid for grant in own_slices(launch))
     order.uid, order.gid = owner.uid, owner.gid
+    order.checkpoint = checkpoint_file(launch, layout)
     order.cores, order.first_core = cores_of(launch), launch.attempt_id.int % 1024
     order.cpus, order.memory_mb = launch.cpus, launch.memory_mb
     order.time_limit_s, order.grace_s, order.log_cap = launch.time_limit_s, launch.grace_s, log_cap
@@ -187,6 +189,10 @@ def own_slices(launch: Launch) -> tuple[SliceGrant, ...]:
     if any(grant.profile for grant in slices):
         raise Refused("This machine's GPUs are not carved into MIG instances: ask for whole GPUs or a share.")
     return slices
+
+
+def checkpoint_file(launch: Launch, layout: Layout) -> str:
+    return str(layout.work(launch.job_id) / CHECKPOINT) if launch.checkpoints else ""
 
 
 def cores_of(launch: Launch) -> int:
@@ -221,6 +227,8 @@ def environment_variables(launch: Launch, layout: Layout, environment: Path) -> 
         "HAEIN_GPU_SHARE": f"{slices[0].units / 1000:g}" if slices else "0",
         "HAEIN_GPU_MEMORY_MB": str(slices[0].memory) if slices else "0",
     }
+    if launch.checkpoints:
+        owned["HAEIN_CHECKPOINT"] = checkpoint_file(launch, layout)
     return defaults | _users_own(launch) | owned
 
 

@@ -83,6 +83,28 @@ def descendants(root: int) -> list[Process]:
     return list(found.values())
 
 
+def first_that_catch(root: int, number: int) -> list[Process]:
+    """On each way down from `root`, the first process with a handler for the signal.
+
+    A shell that would die of it is passed over, and helpers that were forked with their parent's handler are left out.
+    """
+    found, waiting = [], [root]
+    while waiting:
+        pid = waiting.pop()
+        if not _catches(pid, number):
+            waiting += children(pid)
+        elif process := look(pid):
+            found.append(process)
+    return found
+
+
+def _catches(pid: int, number: int) -> bool:
+    for line in read_proc(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
 def proportional_memory(pid: int) -> int | None:
     """Bytes of memory by /proc/<pid>/smaps_rollup, shared pages divided among their users; None where unreadable."""
     for line in read_proc(f"/proc/{pid}/smaps_rollup").splitlines():

@@ -74,6 +74,7 @@ class Run:
         self._cause = ""
         self._detail = ""
         self._told_to_end = False
+        self._save_wish = 0
 
     # Beginning
 
@@ -134,6 +135,7 @@ class Run:
             ("uid", str(self.order.uid)),
             ("cpus", str(self.order.cpus)),
             ("devices", self.order.devices),
+            ("checkpoint", self.order.checkpoint),
         ]
 
     def _listen_to_signals(self) -> None:
@@ -251,6 +253,8 @@ class Run:
                 self._end_leftovers()
 
     def _obey(self) -> None:
+        if self.order.checkpoint:
+            self._pass_on_save()
         if records.exists(self._folder, records.STOP):
             self._end("STOPPED", "The job was stopped.")
         elif self._told_to_end:
@@ -258,6 +262,17 @@ class Run:
         elif not records.exists(self._folder, records.START):
             self._end("LOST", "The records of the attempt were deleted while it ran.")
         self._told_to_end = False
+
+    def _pass_on_save(self) -> None:
+        """Signal the command once for each wish, so that it saves its work."""
+        try:
+            wish = os.stat(f"{self._folder}/{records.SAVE}").st_mtime_ns
+        except FileNotFoundError:
+            return
+        if wish != self._save_wish and self._main_status is None:
+            self._save_wish = wish
+            for process in processes.first_that_catch(self._main, signal.SIGUSR1):
+                processes.send(process.pid, process.started, signal.SIGUSR1)
 
     def _sample(self, now: float) -> None:
         meter = self._meter

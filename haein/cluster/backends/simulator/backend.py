@@ -5,7 +5,8 @@ that is reported is a real one. At speed 60 a job of an hour is over in a minute
 is billed for one: pages, bills and metering keep to one clock, and nothing is ever dated in the future.
 
 State: one small file an attempt, put in place whole and never changed, which holds the attempt's future; a wish to stop
-is a file beside it. No process remembers anything else, so any number of them may ask, and all see the same.
+and the signals to save are files beside it, and another finds it by its job and number, for the next one to go on from
+what it saved. No process remembers anything else, so any number of them may ask, and all see the same.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class SimulatorBackend(Backend):
         fails_after, failing = min((self._failures.at_or_after(p.node, moment)[0], p.node) for p in launch.places)
         try:
             _check_environment(launch.environment)
+            resumed_s, resumed_at = self._resumed(launch)
             future = futures.decide(
                 launch,
                 seed=self._seed,
@@ -139,13 +141,30 @@ class SimulatorBackend(Backend):
                 now=now,
                 failing=failing,
                 fails_at=fails_after / self._speed + began,
+                resumed_s=resumed_s,
+                resumed_at=resumed_at,
             )
             self._make_work(launch)
         except Refused as refusal:
             _claim(self._record(launch.attempt_id), futures.refused(str(refusal), now=now).pack())
             raise
         self._write_checkpoint(launch, future)
+        if launch.checkpoints:
+            _claim(self._turn(launch.job_id, launch.attempt_number), str(launch.attempt_id).encode())
         _claim(self._record(launch.attempt_id), future.pack())
+
+    def _resumed(self, launch: Launch) -> tuple[float, float | None]:
+        """What the job had saved of its work when its last attempt that began had ended, and when it had saved it."""
+        if not launch.checkpoints:
+            return 0.0, None
+        for number in range(launch.attempt_number - 1, 0, -1):
+            attempt = _read(str(self._turn(launch.job_id, number)))
+            found = self._recall(UUID(attempt.decode())) if attempt else None
+            if attempt and found:
+                future, end = found
+                signals = self._signals(UUID(attempt.decode()))
+                return future.saved_s(end.at, signals), future.saved_at(end.at, signals)
+        return 0.0, None
 
     def _make_work(self, launch: Launch) -> None:
         work = self._work / str(launch.job_id)
@@ -187,6 +206,7 @@ class SimulatorBackend(Backend):
         future, end = found
         started_at = future.started_at if future.started_at < min(now, end.at) else None
         log_bytes = output.Log(future, end, now).end
+        saved_at = future.saved_at(min(now, end.at), self._signals(attempt)) if future.saves else None
         if now >= end.at:
             return Sight(
                 attempt,
@@ -197,9 +217,10 @@ class SimulatorBackend(Backend):
                 exit_code=end.exit_code,
                 detail=end.detail,
                 log_bytes=log_bytes,
+                checkpointed_at=saved_at,
             )
         phase = Phase.UNKNOWN if started_at is None else Phase.RUNNING
-        return Sight(attempt, phase, started_at=started_at, log_bytes=log_bytes)
+        return Sight(attempt, phase, started_at=started_at, log_bytes=log_bytes, checkpointed_at=saved_at)
 
     def _recall(self, attempt: UUID) -> tuple[Future, End] | None:
         record = _read(str(self._record(attempt)))
@@ -224,6 +245,22 @@ class SimulatorBackend(Backend):
         found = self._recall(attempt)
         if found is not None and found[0].checkpoint and found[0].checkpoint_at > found[1].at:
             (self._work / found[0].checkpoint).unlink(missing_ok=True)
+
+    def signal_checkpoint(self, attempts: Collection[UUID]) -> None:
+        for attempt in attempts:
+            now, found = self._clock(), self._recall(attempt)
+            if found is None or not found[0].saves or not found[0].started_at < now < found[1].at:
+                continue
+            try:
+                with open(self._saves(attempt), "a") as file:
+                    file.write(f"{now!r}\n")
+            except OSError as error:
+                raise BackendDown(f"The wish to save could not be written: {error}.") from error
+
+    def _signals(self, attempt: UUID) -> list[float]:
+        # A line that is being written is not counted until it is whole.
+        whole, _, _ = (_read(str(self._saves(attempt))) or b"").rpartition(b"\n")
+        return [float(line) for line in whole.split()]
 
     def read_log(self, attempt: UUID, offset: int, limit: int) -> LogChunk:
         found = self._recall(attempt)
@@ -256,12 +293,19 @@ class SimulatorBackend(Backend):
                 # The wish goes last: without it a stopped attempt would be running again.
                 self._record(attempt).unlink(missing_ok=True)
                 self._wish(attempt).unlink(missing_ok=True)
+                self._saves(attempt).unlink(missing_ok=True)
 
     def _record(self, attempt: UUID) -> Path:
         return self._attempts / str(attempt)
 
     def _wish(self, attempt: UUID) -> Path:
         return self._attempts / f"{attempt}.stop"
+
+    def _saves(self, attempt: UUID) -> Path:
+        return self._attempts / f"{attempt}.save"
+
+    def _turn(self, job: UUID, number: int) -> Path:
+        return self._attempts / f"{job}.{number}"
 
     def _began(self) -> float:
         """When the cluster began, by the real clock: whoever asks first writes it down. Makes the folders too."""

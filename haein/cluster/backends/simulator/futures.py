@@ -3,6 +3,9 @@
 Of a command two things are understood, wherever they stand in it: `echo WORDS` is said at the start, and
 `simulate 90s util=85 exit=1` sets how long it runs (s, m, h or d), how busy its devices are, in percent, and its exit
 code. Whatever is not said is drawn.
+
+A job that checkpoints saves its work every SAVES_EVERY_S and SAVES_IN_S after a signal. Its next attempt goes on from
+there: the same run is drawn for it, and what was saved of it is taken off.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
@@ -29,6 +32,9 @@ STOPS_IN_S = 1.0
 UNREACHABLE_S = 15.0
 # A wish takes a moment to be written; nobody may have seen, meanwhile, what it takes back.
 SOONEST_STOP_S = 0.2
+
+# Simulated seconds. That a job saves every ten minutes is ours.
+SAVES_EVERY_S, SAVES_IN_S = 600.0, 5.0
 
 CHECKPOINT = "simulated-checkpoint-"
 TOLD = re.compile(r"\bsimulate\s+(\d+(?:\.\d+)?)([smhd])\b((?:\s+\w+=[^\s;&|]*)*)")
@@ -51,7 +57,8 @@ class Future:
 
     `checkpoint` is the path of the run's checkpoint below the jobs' folders, and is dated a third into the run. CPUs
     and memory are those of all workers together. `slices` has (uuid of the device, whether its utilization can be read,
-    MiB of memory) for each slice held; `busy` is their utilization at work, in percent.
+    MiB of memory) for each slice held; `busy` is their utilization at work, in percent. `saves` says that the job
+    checkpoints, `resumed_s` is how much of its work (simulated seconds) earlier attempts had saved, at `resumed_at`.
     """
 
     started_at: float
@@ -68,6 +75,9 @@ class Future:
     cpus: int = 0
     memory_mb: int = 0
     slices: Sequence[tuple[str, bool, int]] = ()
+    saves: bool = False
+    resumed_s: float = 0.0
+    resumed_at: float | None = None
 
     @classmethod
     def unpack(cls, data: bytes) -> Future:
@@ -90,17 +100,42 @@ class Future:
                 return End(at, Cause.STOPPED, None, "It was asked to end, and did.")
         return End(self.ended_at, Cause[self.cause], self.exit_code, self.detail)
 
+    def saved_at(self, until: float, signals: Iterable[float]) -> float | None:
+        """When the job last saved its work, in this attempt until then or in an earlier one; None: never."""
+        if not self.saves:
+            return None
+        every = SAVES_EVERY_S / self.speed
+        times = [self.started_at + max(0.0, until - self.started_at) // every * every]
+        times += [at for signal in signals if (at := signal + SAVES_IN_S / self.speed) <= until]
+        last = max(times)
+        return last if last > self.started_at else self.resumed_at
+
+    def saved_s(self, until: float, signals: Iterable[float]) -> float:
+        """How much of the job's work is saved, in simulated seconds."""
+        at = self.saved_at(until, signals)
+        here = (at - self.started_at) * self.speed if at is not None and at > self.started_at else 0.0
+        return self.resumed_s + here
+
 
 def refused(sentence: str, *, now: float) -> Future:
     return Future(now, now, Cause.NOT_STARTED.name, None, sentence, speed=1, seed="", grace_s=0)
 
 
 def decide(
-    launch: Launch, *, seed: int, speed: int, device_memory_mb: int, now: float, failing: str, fails_at: float
+    launch: Launch,
+    *,
+    seed: int,
+    speed: int,
+    device_memory_mb: int,
+    now: float,
+    failing: str,
+    fails_at: float,
+    resumed_s: float = 0.0,
+    resumed_at: float | None = None,
 ) -> Future:
     """`failing` is the first of its nodes to fail, and when. Raises Refused for a `simulate` that makes no sense."""
     own = f"{seed}:{launch.attempt_id}"
-    random = Random(own)
+    random = Random(f"{seed}:{launch.job_id}" if launch.checkpoints else own)
     # Drawn in this order whether it is used or not, so that one word of a command changes nothing else.
     delay = min(random.lognormvariate(math.log(START_MEDIAN_S), START_SPREAD), LONGEST_START_S)
     drawn_s = max(1.0, random.lognormvariate(math.log(MEDIAN_S), SPREAD))
@@ -116,6 +151,8 @@ def decide(
     else:
         duration, exit_code = drawn_s, 0
 
+    # What was saved last may have been all: then it has only to say so.
+    duration = max(1.0, duration - resumed_s) if resumed_s else duration
     started_at = now + delay / speed
     end = End(started_at + duration / speed, Cause.EXITED, exit_code, _explained(exit_code))
     if duration > launch.time_limit_s:
@@ -141,6 +178,9 @@ def decide(
         cpus=launch.cpus * len(launch.places),
         memory_mb=launch.memory_mb * len(launch.places),
         slices=[_slice(grant, device_memory_mb) for place in launch.places for grant in place.slices],
+        saves=launch.checkpoints,
+        resumed_s=resumed_s,
+        resumed_at=resumed_at,
     )
 
 
