@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, promises, pulse, replaying, scheduling, settling, snapshots, uploads
+from jobs import lifecycle, promises, pulse, repacks, replaying, scheduling, settling, snapshots, uploads
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +88,12 @@ def settle() -> None:
     settling.settle(snapshots.capacity(), now=clock.now())
 
 
+@shared_task(name="jobs.repack")
+def repack() -> None:
+    """Whether a move of running jobs would make room for one that waits; takes up to a second of a core."""
+    repacks.look(now=clock.now())
+
+
 def _inventory() -> None:
     global _inventory_due
     if time.monotonic() >= _inventory_due:
@@ -108,6 +114,7 @@ def _measure(running: list[UUID]) -> None:
 def _advance() -> None:
     ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
     scheduling.run_pass(now=clock.now(), ready=ready)
+    repacks.follow(now=clock.now())
     if lifecycle.launch(backend(), now=clock.now()):
         lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 

@@ -56,10 +56,18 @@ def lost_by(running: Running, now: float) -> float:
 
 
 def propose(
-    scene: Scene, rules: Rules, movable: frozenset[Hashable], policy: Policy = HAEIN, mix: Mix | None = None
+    scene: Scene,
+    rules: Rules,
+    movable: frozenset[Hashable],
+    spared: frozenset[Hashable] = frozenset(),
+    policy: Policy = HAEIN,
+    mix: Mix | None = None,
 ) -> Proposal | None:
-    """The first job of the queue for which a repack is worth it. `movable` attempts save their work and come back."""
-    return _Search(scene, rules, movable, policy, mix).propose()
+    """The first job of the queue, but for the `spared`, for which a repack is worth it.
+
+    `movable` are the attempts that save their work and come back.
+    """
+    return _Search(scene, rules, movable, policy, mix).propose(spared)
 
 
 def holds(scene: Scene, rules: Rules, job: Hashable, places: Places, moves: Mapping[Hashable, Places]) -> bool:
@@ -94,12 +102,13 @@ class _Search:
         # When those who are told now are gone at the latest.
         self._ready = scene.now + rules.notice_s + rules.grace_s
 
-    def propose(self) -> Proposal | None:
+    def propose(self, spared: frozenset[Hashable]) -> Proposal | None:
+        spared |= {kept.job for kept in self.scene.kept if kept.keeping is Keeping.CLEARED}
         looked: set[tuple[Question, int, int, bool, Hashable]] = set()
         for job in sorted(self.scene.waiting, key=self._rank):
             tier = self.allowances.tier(job)
             wish = question_of(job.request), tier, job.limit_s, job.never, job.team
-            if wish in looked or not job.units or self.allowances.refusal(job, tier):
+            if job.id in spared or wish in looked or not job.units or self.allowances.refusal(job, tier):
                 continue
             looked.add(wish)
             found = self._for(job)
