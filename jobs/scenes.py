@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -40,6 +40,28 @@ class Row(NamedTuple):
     not_before: float | None
     suspended: bool
     pool: str
+    asked: int
+
+
+class Run(NamedTuple):
+    """What a pass needs of an attempt that holds room; times in epoch seconds."""
+
+    id: UUID
+    job_id: UUID
+    team_id: UUID
+    user_id: int
+    pool: str
+    began: float
+    unbegun: bool
+    limit_s: int
+    guaranteed: bool
+    preemption: str
+    preemptions: int
+    ending: float | None
+    yields_to: UUID | None
+    saved: float | None
+    saves: bool
+    node_id: int
     asked: int
 
 
@@ -111,8 +133,8 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
     held = snapshots.held()
     snapshot = snapshots.of(held)
     runs = _runs()
-    accounts = quotas.Accounts({row.team_id for row in rows} | {run[2] for run in runs}, now=now)
-    asked = _asked({row.asked for row in rows} | {run[-1] for run in runs})
+    accounts = quotas.Accounts({row.team_id for row in rows} | {run.team_id for run in runs}, now=now)
+    asked = _asked({row.asked for row in rows} | {run.asked for run in runs})
     return Scene(
         snapshot=snapshot,
         running=_running(runs, held, accounts, asked),
@@ -148,14 +170,14 @@ def _fixed(preemption: str, preemptions: int) -> bool:
     return preemption == Preemption.NEVER or (preemptions > 0 and preemptions >= settings.HAEIN_PREEMPTIONS_MOST)
 
 
-def _runs() -> list[tuple[Any, ...]]:
+def _runs() -> list[Run]:
     with connection.cursor() as cursor:
         cursor.execute(_RUNNING)
-        return list(cursor.fetchall())
+        return [Run._make(run) for run in cursor.fetchall()]
 
 
 def _running(
-    runs: Sequence[tuple[Any, ...]],
+    runs: Sequence[Run],
     held: snapshots.Held,
     accounts: quotas.Accounts,
     asked: Mapping[int, tuple[Request | Gang, int]],
@@ -169,46 +191,30 @@ def _running(
         grants[each.attempt_id, each.rank].append(grant)
     grace = settings.HAEIN_GRACE_SECONDS
     found = []
-    for (
-        pk,
-        job,
-        team,
-        user,
-        pool,
-        began,
-        unbegun,
-        limit,
-        inside,
-        preemption,
-        times,
-        ending,
-        by,
-        saved,
-        node,
-        key,
-    ) in runs:
-        request, units = asked[key]
-        at = {0: node, **nodes[pk]}
+    for run in runs:
+        request, units = asked[run.asked]
+        at = {0: run.node_id, **nodes[run.id]}
         found.append(
             Running(
-                id=pk,
-                job=job,
+                id=run.id,
+                job=run.job_id,
                 request=request,
                 placements=tuple(
-                    Placement(pk, node_id, tuple(grants[pk, rank]), rank) for rank, node_id in sorted(at.items())
+                    Placement(run.id, node_id, tuple(grants[run.id, rank]), rank)
+                    for rank, node_id in sorted(at.items())
                 ),
                 units=units,
-                team=team,
-                accounts=accounts.of(team, user, pool),
-                began=began,
-                ends=began + limit + grace + (START_S if unbegun else 0.0),
-                saved=saved,
-                saves=saves,
-                guaranteed=inside,
-                fixed=_fixed(preemption, times),
-                spot=preemption == Preemption.SPOT,
-                ending=ending,
-                yields_to=by,
+                team=run.team_id,
+                accounts=accounts.of(run.team_id, run.user_id, run.pool),
+                began=run.began,
+                ends=run.began + run.limit_s + grace + (START_S if run.unbegun else 0.0),
+                saved=run.saved,
+                saves=run.saves,
+                guaranteed=run.guaranteed,
+                fixed=_fixed(run.preemption, run.preemptions),
+                spot=run.preemption == Preemption.SPOT,
+                ending=run.ending,
+                yields_to=run.yields_to,
             )
         )
     return found
