@@ -27,6 +27,7 @@ SECTIONS = {
     "billing": "billing",
     "cluster": "cluster",
     "prices": "prices",
+    "repack": "repack",
     "replays": "replays",
     "replay": "replays",
     "tokens": "tokens",

