@@ -19,7 +19,7 @@ from billing import metering
 from dashboard.routes import sockets
 from haein.lib import clock
 from jobs import replays, scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job, Replay
+from jobs.models import Allocation, Attempt, Event, Job, Repack, Replay
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -57,13 +57,15 @@ OF_A_NODE = {"node"}
 ON_A_NODE = {"node_drain", "node_undrain"}
 # Of one replay, which is the operators' alone.
 OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay_curves_csv"}
+# Verbs of operators on one repack.
+ON_A_REPACK = {"repack_approve", "repack_reject"}
 # Of one job: whoever may not see it is told that there is no such page.
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
 }
 SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/queue/", "ws/cluster/"}
 SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
-SOCKETS_OF_OPERATORS = {"ws/replays/", "ws/replays/<uuid:replay_id>/"}
+SOCKETS_OF_OPERATORS = {"ws/repack/", "ws/replays/", "ws/replays/<uuid:replay_id>/"}
 
 
 def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
@@ -75,7 +77,7 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
+    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_A_TOKEN
     known |= API_OPEN | API_OWN | API_OF_A_JOB
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
@@ -85,7 +87,7 @@ def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
-    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
+    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | ON_A_REPACK | {"example"}
 
 
 @pytest.fixture
@@ -116,17 +118,27 @@ def a_replay(job: Job) -> Replay:
     return Replay.objects.create(by=job.submitted_by, asked=asked, file_name="xyzzy-name", **ended)
 
 
+def a_repack(job: Job) -> Repack:
+    """Proposed to make room for a job of Alice's."""
+    found, _ = Repack.objects.get_or_create(
+        job=job, defaults={"moves": {"where": "xyzzy", "places": [], "moves": []}, "lost_s": 1, "gained_s": 3}
+    )
+    return found
+
+
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
     if name in OF_A_NODE | ON_A_NODE:
         return reverse(name, args=["node1"])
+    if name in ON_A_REPACK:
+        return reverse(name, args=[a_repack(job).pk])
     if name in OF_A_REPLAY:
         return reverse(name, args=[a_replay(job).pk])
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY))
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | ON_A_REPACK))
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -222,7 +234,7 @@ def test_bob_reads_them(bob: Person, secret: Job) -> None:
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
-@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE))
+@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK))
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):
         answer = ask(address(name, secret))

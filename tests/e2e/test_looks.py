@@ -31,6 +31,7 @@ SIGNED_IN = (
     "/tokens/",
     "/api/",
     "/operator/prices/",
+    "/operator/repack/",
     "/operator/replays/",
     "/accounts/keep/",
     "/accounts/logout/",
