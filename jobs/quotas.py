@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from haein.placement.queueing import Account
 from haein.tenants.models import Team
@@ -26,7 +26,10 @@ class Accounts:
 
     def __init__(self, team_ids: Collection[UUID], *, now: datetime) -> None:
         self._organization_of = dict(Team.objects.filter(pk__in=team_ids).values_list("pk", "organization_id"))
-        quotas = list(Quota.objects.filter(organization_id__in=set(self._organization_of.values())))
+        theirs = Q(organization_id__in=set(self._organization_of.values()))
+        # What others are guaranteed counts although nothing of theirs waits or runs: it may not be lent, or promised.
+        guarantees = Q(team__isnull=False, member=None, guaranteed__gt=0)
+        quotas = list(Quota.objects.filter(theirs | guarantees))
         month = now.astimezone(UTC).date().replace(day=1)
         began = datetime(month.year, month.month, 1, tzinfo=UTC)
         ends = began.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)

@@ -116,6 +116,7 @@ def _spec_rows(found: Job) -> list[tuple[str, str]]:
         (_("Environment"), found.environment),
         (_("Retries"), str(found.retries)),
         (_("Priority"), str(found.priority)),
+        (_("Yields"), present.yields(found)),
         (_("Tags"), ", ".join(found.tags)),
         (_("Files"), found.upload.name if found.upload else ""),
         (_("Variables"), "\n".join(f"{name}={value}" for name, value in found.variables.items())),

@@ -23,7 +23,10 @@ MOST = 100
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 # What a scope lets a program do besides itself.
-INCLUDES = {Token.Scope.JOBS_WRITE: {Token.Scope.JOBS_READ}}
+INCLUDES = {
+    Token.Scope.JOBS_WRITE: {Token.Scope.JOBS_READ},
+    Token.Scope.CLUSTER_WRITE: {Token.Scope.CLUSTER_READ},
+}
 
 
 @transaction.atomic
