@@ -191,33 +191,9 @@ def _running(
         grants[each.attempt_id, each.rank].append(grant)
     grace = settings.HAEIN_GRACE_SECONDS
     found = []
-<<<<<<< HEAD
-    for (
-        pk,
-        job,
-        team,
-        user,
-        pool,
-        began,
-        unbegun,
-        limit,
-        inside,
-        preemption,
-        times,
-        ending,
-        by,
-        saved,
-        saves,
-        node,
-        key,
-    ) in runs:
-        request, units = asked[key]
-        at = {0: node, **nodes[pk]}
-=======
     for run in runs:
         request, units = asked[run.asked]
         at = {0: run.node_id, **nodes[run.id]}
->>>>>>> main
         found.append(
             Running(
                 id=run.id,

@@ -43,7 +43,13 @@ def reconcile() -> None:
     if not _reconciling.acquire(blocking=False):
         return
     try:
-        works = (("inventory", _inventory), ("observe", _observe), ("windows", _windows), ("advance", _advance))
+        works = (
+            ("inventory", _inventory),
+            ("observe", _observe),
+            ("windows", _windows),
+            ("advance", _advance),
+            ("repack", _follow),
+        )
         steps = [_step(name, work) for name, work in works]
         pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
     finally:
@@ -116,10 +122,13 @@ def _windows() -> None:
     windows.enforce(clock.now())
 
 
+def _follow() -> None:
+    repacks.follow(now=clock.now())
+
+
 def _advance() -> None:
     ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
     scheduling.run_pass(now=clock.now(), ready=ready)
-    repacks.follow(now=clock.now())
     if lifecycle.launch(backend(), now=clock.now()):
         lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 
