@@ -19,7 +19,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.lib import api
 from haein.lib.errors import NotFound
 from haein.tenants import api as tenants
-from jobs.api import place, queue, reading, repacks, windows, work
+from jobs.api import place, queue, quotas, reading, repacks, windows, work
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,8 @@ class Nothing(APIView):
 
 # What each kind of request may be told besides its own answer.
 _ALWAYS = (401, 403, 429, 500, 503)
+# Verbs that may come when there is nothing left to do.
+_TOO_LATE = {"cancel_job", "retry_job", "revoke_token", "cancel_window", "approve_repack", "reject_repack"}
 
 
 def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest | None, public: bool) -> dict[str, Any]:
@@ -62,18 +64,12 @@ def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest |
     for address, methods in result["paths"].items():
         for operation in methods.values():
             told = set(_ALWAYS)
-            if "{" in address or operation.get("parameters"):
+            # Whose quota is set is named in the body.
+            if "{" in address or operation.get("parameters") or operation["operationId"] == "set_quota":
                 told |= {404, 422}
             if "requestBody" in operation:
                 told |= {400, 413, 415, 422}
-            if operation["operationId"] in {
-                "cancel_job",
-                "retry_job",
-                "revoke_token",
-                "cancel_window",
-                "approve_repack",
-                "reject_repack",
-            }:
+            if operation["operationId"] in _TOO_LATE:
                 told.add(409)
             for number in sorted(told):
                 answer = operation["responses"].setdefault(str(number), {"description": _describe(number)})
@@ -116,6 +112,8 @@ urlpatterns = [
     path("quote", billing.QuoteView.as_view(), name="api_quote"),
     path("uploads", work.UploadsView.as_view(), name="api_uploads"),
     path("queue", queue.QueueView.as_view(), name="api_queue"),
+    path("quotas", quotas.QuotasView.as_view(), name="api_quotas"),
+    path("quotas/<uuid:quota_id>", quotas.QuotaView.as_view(), name="api_quota"),
     path("jobs", work.JobsView.as_view(), name="api_jobs"),
     path("jobs/<uuid:job_id>", work.JobView.as_view(), name="api_job"),
     path("jobs/<uuid:job_id>/cancel", work.CancelView.as_view(), name="api_job_cancel"),

@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from haein.lib import clock
 from haein.placement import engine, mig, sentences
 from haein.placement.model import Gang, Reason, Refusal, Request
-from jobs import promises, requests, snapshots, wording
+from jobs import limits, promises, requests, snapshots, wording
 from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
@@ -20,11 +20,13 @@ from jobs.spec import Spec
 # it is kept for the job, or for others.
 OF_ROOM = frozenset({"no_capacity", "out_of_service", "never_fits"})
 BESIDES = frozenset({"its_turn", "reclaiming", "kept", "window", "promised", "not_lent"})
-EXPLAINED = OF_ROOM | BESIDES
+EXPLAINED = OF_ROOM | BESIDES | limits.CODES
 
 
 def explain(job: Job) -> str:
     """Why a waiting job waits, with the numbers of this moment. What would fit instead is standing.sooner()."""
+    if job.reason in limits.CODES:
+        return limits.explain_account(job, now=clock.now())
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
     besides = _besides(job)

@@ -15,7 +15,7 @@ from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import explaining, moves, preempting, wakeup, wording
+from jobs import explaining, limits, moves, preempting, wakeup, wording
 from jobs.models import Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -36,6 +36,7 @@ def check(*, scope: Scope, spec: Spec) -> None:
     _may_change(scope.team.pk, scope)
     spec.check()
     _could_run(spec)
+    limits.check(scope, spec)
 
 
 def may_submit(scope: Scope) -> None:

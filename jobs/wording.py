@@ -24,6 +24,11 @@ SENTENCES: Mapping[str, str] = {
     "window": _(
         "The room that is free is set apart, reserved or for maintenance, before its time limit would be over."
     ),
+    "over_most": _("It would be more at once than a quota allows."),
+    "over_jobs": _("As many jobs run as a quota allows at once."),
+    "over_hours": _("It could use more GPU-hours this month than a quota has left."),
+    "not_lent": _("What is idle is guaranteed to teams that do not lend it."),
+    "promised": _("It may not be preempted, and all idle room is guaranteed to others who may want it back."),
     # moves
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),

@@ -19,7 +19,7 @@ from billing import metering
 from dashboard.routes import sockets
 from haein.lib import clock
 from jobs import replays, scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job, Repack, Replay
+from jobs.models import Allocation, Attempt, Event, Job, Quota, Repack, Replay
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -43,8 +43,10 @@ OF_A_TOKEN = {"token_revoke"}
 API_OPEN = {"api_schema", "api_nothing"}
 API_OWN = {
     *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs", "api_queue"),
-    *("api_usage", "api_usage_summary", "api_prices", "api_nodes"),
+    *("api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas", "api_repacks"),
 }
+# Of one quota: whoever may not see it is told that there is none.
+API_OF_A_QUOTA = {"api_quota"}
 API_OF_A_JOB = {
     *("api_job", "api_job_cancel", "api_job_retry", "api_job_attempts", "api_job_events", "api_job_logs"),
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
@@ -59,6 +61,7 @@ ON_A_NODE = {"node_drain", "node_undrain"}
 OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay_curves_csv"}
 # Verbs of operators on one repack.
 ON_A_REPACK = {"repack_approve", "repack_reject"}
+API_ON_A_REPACK = {"api_repack_approve", "api_repack_reject"}
 # Of one job: whoever may not see it is told that there is no such page.
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
@@ -78,7 +81,7 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
     known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_A_TOKEN
-    known |= API_OPEN | API_OWN | API_OF_A_JOB
+    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | API_ON_A_REPACK
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -86,8 +89,10 @@ def test_every_route_says_what_a_stranger_finds_there() -> None:
 def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
-    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
-    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | ON_A_REPACK | {"example"}
+    assert {name for name, ids in with_id.items() if "quota_id" in ids} == API_OF_A_QUOTA
+    assert {name for name, ids in with_id.items() if "repack_id" in ids} == ON_A_REPACK | API_ON_A_REPACK
+    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - ON_A_REPACK - API_ON_A_REPACK - OPEN
+    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
 @pytest.fixture
@@ -167,11 +172,43 @@ def test_charlies_program_is_told_that_there_is_no_such_job(charlie: Person, sec
     assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
 
 
+@pytest.mark.parametrize("name", sorted(API_ON_A_REPACK))
+def test_charlies_program_is_told_that_there_is_no_such_repack(charlie: Person, secret: Job, name: str) -> None:
+    where = reverse(name, args=[a_repack(secret).pk])
+    answer = Program(charlie).post(where)
+    assert answer.status_code == 404
+    no_word_of_it(answer.content.decode(), secret)
+    assert Repack.objects.get().state == "proposed"
+    assert Client().post(where).status_code == 401
+
+
 @pytest.mark.parametrize("name", sorted(API_OWN - {"api_token", "api_quote", "api_uploads"}))
 def test_charlies_program_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
+    a_repack(secret)
     answer = Program(charlie).get(reverse(name))
     assert answer.status_code == 200
     no_word_of_it(answer.content.decode(), secret)
+
+
+def test_charlies_program_meets_no_quota_of_alices(alice: Person, charlie: Person, secret: Job) -> None:
+    quota = Quota.objects.create(organization=alice.team.organization, team=alice.team, guaranteed=7000)
+    program = Program(charlie)
+    where = reverse("api_quota", args=[quota.pk])
+    sets = [{"team": str(alice.team.pk)}, {"team": alice.team.name}, {"organization": str(quota.organization_id)}]
+    sets += [{"team": str(alice.team.pk), "member": alice.user.email}]
+    answers = [program.get(where), program.ask("DELETE", where), program.get("quotas")]
+    answers += [program.ask("PUT", "quotas", {**whose, "guaranteed": 1}) for whose in sets]
+    assert [answer.status_code for answer in answers] == [404, 404, 200, 404, 404, 404, 404]
+    for answer, said in zip(answers[3:], sets, strict=True):
+        # The answer may say again what was sent.
+        body = answer.content.decode()
+        for word in said.values():
+            body = body.replace(word, "")
+        no_word_of_it(body, secret)
+    assert answers[2].json()["results"] == []
+    assert Quota.objects.get().guaranteed == 7000
+    for method in ("GET", "DELETE"):
+        assert Client().generic(method, where).status_code == 401
 
 
 def test_charlies_program_can_use_nothing_of_alices(charlie: Person, secret: Job) -> None:
