@@ -51,7 +51,7 @@ def _open(row: Repack, now: datetime) -> dict[str, Any]:
     plan = Plan.of(row)
     moving = row.state == Repack.State.MOVING
     steps = repacks.steps(row) if moving else {}
-    rows = Attempt.objects.select_related("job__team").in_bulk(plan.by_attempt)
+    rows = repacks.moving(plan)
     moves = [_move(move, rows[pk], steps) for pk, move in plan.by_attempt.items()]
     return {
         "id": row.pk,

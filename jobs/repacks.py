@@ -96,6 +96,12 @@ def get(repack_id: UUID, *, by: User) -> Repack:
     return found
 
 
+def moving(plan: Plan) -> dict[UUID, Attempt]:
+    """The attempts that move, with their jobs and teams. For operators."""
+    found: dict[UUID, Attempt] = Attempt.objects.select_related("job__team").in_bulk(list(plan.by_attempt))
+    return found
+
+
 # Propose.
 
 
