@@ -68,14 +68,14 @@ def test_a_node_that_goes_out_is_drained_toward_and_comes_back(
     ended = rows.ask("SELECT preempt_code, cause, ended_at >= preempt_at FROM jobs_attempt WHERE state = 'ended'")
     assert ended == [("maintenance", "stopped", True)]
     assert rows.states()[other] == "running"
-    # What ends before a window, or after none, is all that starts there: nothing does while it lasts.
-    expect(page.locator("#job-head")).to_contain_text(re.compile("set apart|No node"), timeout=20_000)
+    expect(page.locator("#job-head")).to_contain_text(re.compile("set apart|Its turn"), timeout=20_000)
+    assert rows.ask(HELD, job) == []
 
     page.goto("/operator/windows/")
     expect(page.locator("table").first).to_contain_text("Now")
     page.get_by_role("button", name="Cancel 1 node goes out").click()
     confirm(page, "Cancel it")
-    expect(page.get_by_role("status")).to_contain_text("Cancelled")
+    expect(page.locator(".notices")).to_contain_text("Cancelled")
     page.goto(f"/jobs/{job}/")
     runs(page)
     assert rows.ask(HELD, job) == [(node,)]
@@ -122,5 +122,5 @@ def test_a_reservation_is_used_by_its_team_and_by_nobody_else(
     page.goto("/operator/windows/")
     page.get_by_role("button", name=re.compile("^Cancel 12")).click()
     confirm(page, "Cancel it")
-    expect(page.get_by_role("status")).to_contain_text("Cancelled")
+    expect(page.locator(".notices")).to_contain_text("Cancelled")
     runs(visitor)
