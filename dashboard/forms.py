@@ -30,6 +30,8 @@ class SpanField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         text = (super().to_python(value) or "").strip().lower()
+        if not text and not self.required:
+            return None
         parts = _SPAN.findall(text)
         if not parts or _SPAN.sub("", text).strip(" ,"):
             raise forms.ValidationError(_("Write a time such as 30m, 2h or 1d 12h."))
@@ -115,14 +117,15 @@ class JobForm(forms.Form):
     priority = forms.IntegerField(label=_("Priority"), min_value=-100, max_value=100, help_text=_("Higher goes first."))
     preemption = forms.ChoiceField(
         label=_("When others need its GPUs"),
+        required=False,
         choices=[
             (Preemption.ALLOWED.value, _("it yields those that its team has borrowed")),
             (Preemption.NEVER.value, _("it keeps them: it waits for GPUs that nobody can claim back")),
             (Preemption.SPOT.value, _("it is the first to go: it runs on idle GPUs of others alone")),
         ],
         help_text=_(
-            "GPUs beyond what your team is guaranteed are borrowed. Whoever is guaranteed them may claim them back; the "
-            "job is told before, and asked to end."
+            "GPUs beyond what your team is guaranteed are borrowed. Whoever is guaranteed them may claim them back: "
+            "the job is told, and after a while asked to end."
         ),
     )
     checkpoints = forms.BooleanField(
@@ -224,7 +227,7 @@ class JobForm(forms.Form):
             variables=data["variables"],
             retries=data["retries"],
             priority=data["priority"],
-            preemption=data["preemption"],
+            preemption=data["preemption"] or Preemption.ALLOWED.value,
             checkpoints=data["checkpoints"],
             requeue=data["requeue"],
             tags=data["tags"],

@@ -19,7 +19,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.lib import api
 from haein.lib.errors import NotFound
 from haein.tenants import api as tenants
-from jobs.api import place, queue, reading, windows, work
+from jobs.api import place, queue, quotas, reading, windows, work
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,8 @@ def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest |
     for address, methods in result["paths"].items():
         for operation in methods.values():
             told = set(_ALWAYS)
-            if "{" in address or operation.get("parameters"):
+            # Whose quota is set is named in the body.
+            if "{" in address or operation.get("parameters") or operation["operationId"] == "set_quota":
                 told |= {404, 422}
             if "requestBody" in operation:
                 told |= {400, 413, 415, 422}
@@ -109,6 +110,8 @@ urlpatterns = [
     path("quote", billing.QuoteView.as_view(), name="api_quote"),
     path("uploads", work.UploadsView.as_view(), name="api_uploads"),
     path("queue", queue.QueueView.as_view(), name="api_queue"),
+    path("quotas", quotas.QuotasView.as_view(), name="api_quotas"),
+    path("quotas/<uuid:quota_id>", quotas.QuotaView.as_view(), name="api_quota"),
     path("jobs", work.JobsView.as_view(), name="api_jobs"),
     path("jobs/<uuid:job_id>", work.JobView.as_view(), name="api_job"),
     path("jobs/<uuid:job_id>/cancel", work.CancelView.as_view(), name="api_job_cancel"),

@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, uploads, verdicts, wording
+from jobs import moves, spending, uploads, verdicts, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.states import ACTIVE
 from jobs.states import Event as Kind
@@ -180,6 +180,7 @@ def _end(sights: Sequence[Sight], now: datetime) -> None:
         verdict = _close(attempt, by_id[attempt.pk], now)
         reasons.setdefault(verdict.kind, {})[attempt.job_id] = verdict.why
     Attempt.objects.bulk_update(won, _ENDED_WITH)
+    spending.record(won)
     Job.objects.bulk_update([attempt.job for attempt in won], ["failures", "preemptions", "not_before"])
     for kind, of_kind in reasons.items():
         moves.apply(kind, of_kind, now=now)

@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     id: UUID
     team_id: UUID
-    user_id: int
+    user_id: UUID
     priority: int
     queued: float
     limit_s: int
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     id: UUID
     job_id: UUID
     team_id: UUID
-    user_id: int
+    user_id: UUID
     pool: str
     began: float
     unbegun: bool

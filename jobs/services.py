@@ -15,7 +15,7 @@ from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import explaining, moves, preempting, wakeup, wording
+from jobs import explaining, limits, moves, preempting, wakeup, wording
 from jobs.models import Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, State
@@ -36,6 +36,7 @@ def check(*, scope: Scope, spec: Spec) -> None:
     _may_change(scope.team.pk, scope)
     spec.check()
     _could_run(spec)
+    limits.check(scope, spec)
 
 
 def may_submit(scope: Scope) -> None:
@@ -202,6 +203,15 @@ def outlook(spec: Spec) -> tuple[str, str]:
     """
     faults = {**spec.slice_faults(), **_beyond(spec)}
     return ("", next(iter(faults.values()))) if faults else explaining.outlook(spec)
+
+
+def quota_outlook(scope: Scope, spec: Spec) -> tuple[str, str]:
+    """For a job not yet submitted: where its team would stand with it, and why a quota would refuse it ("" if none)."""
+    try:
+        limits.check(scope, spec)
+    except Invalid as invalid:
+        return "", invalid.message
+    return limits.outlook(scope, spec, now=clock.now()), ""
 
 
 def may_retry(job: Job, scope: Scope) -> bool:

@@ -24,6 +24,11 @@ SENTENCES: Mapping[str, str] = {
     "window": _(
         "The room that is free is set apart, reserved or for maintenance, before its time limit would be over."
     ),
+    "over_most": _("It would be more at once than a quota allows."),
+    "over_jobs": _("As many jobs run as a quota allows at once."),
+    "over_hours": _("It could use more GPU-hours this month than a quota has left."),
+    "not_lent": _("What is idle is guaranteed to teams that do not lend it."),
+    "promised": _("It may not be preempted, and all idle room is guaranteed to others who may want it back."),
     # moves
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),
@@ -46,7 +51,7 @@ SENTENCES: Mapping[str, str] = {
     "saved": _("Its work was last saved at %(at)s."),
     "credited": _("It ran inside its team's guarantee, so its last %(span)s are not charged."),
     # why a run must yield; shown to whoever runs it, so nobody else is named
-    "reclaimed": _("It runs on borrowed GPUs, and a team that is guaranteed them needs them back (%(gpus)s of them)."),
+    "reclaimed": _("A team that is guaranteed the GPUs it runs on needs them back (%(gpus)s in all)."),
     "maintenance": _("Its machine (%(nodes)s) goes out for maintenance from %(at)s."),
     "reservation": _("Its room is reserved for somebody else from %(at)s."),
     "moved": _("It is moved from %(old)s to %(new)s, so that a larger job finds room."),
@@ -62,7 +67,7 @@ SENTENCES: Mapping[str, str] = {
 def sentence(code: str, values: Mapping[str, object]) -> str:
     """The reason in the reader's language. A value may be a reason itself ({"code": ..., "values": ...}), or a list."""
     text = SENTENCES.get(code, code)
-    return gettext(text) % {name: _said(value) for name, value in values.items()} if text else ""
+    return (gettext(text) % {name: _said(value) for name, value in values.items()}).strip() if text else ""
 
 
 def _said(value: object) -> object:

@@ -30,6 +30,7 @@ from haein.client.answers import (
     Node,
     Price,
     Queue,
+    Quota,
     Quote,
     Upload,
     UsageLine,
@@ -231,6 +232,23 @@ class Client:
     def queue(self, *, limit: int | None = None) -> Queue:
         """Who waits and when they start; the first `limit` of them."""
         return answers.read(Queue, self.get("queue", limit=limit))
+
+    def quotas(self, *, organization: str | None = None, team: str | None = None) -> Iterator[Quota]:
+        """Those that you may see, the newest first; of an organization or a team by its id or its name."""
+        for told in self.pages("quotas", organization=organization, team=team):
+            yield answers.read(Quota, told)
+
+    def set_quota(self, *, team: str = "", organization: str = "", member: str = "", pool: str = "",
+                  **values: Any) -> Quota:  # fmt: skip
+        """Set all of a quota: what is left out of `values` is no limit, and nothing guaranteed.
+
+        Whose it is by ids or names, a member by id or e-mail address; `values` as in Quota. Raises Forbidden, Invalid.
+        """
+        whose = {"team": team, "organization": organization, "member": member, "pool": pool}
+        return answers.read(Quota, self.transport.json("PUT", "quotas", body={**whose, **values}))
+
+    def clear_quota(self, quota: str) -> None:
+        self.transport.json("DELETE", f"quotas/{quota}")
 
     def nodes(self) -> list[Node]:
         return self._results(Node, "nodes")

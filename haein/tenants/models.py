@@ -141,6 +141,7 @@ class Token(models.Model):
         BILLING_READ = "billing:read", _("read prices, usage and costs")
         CLUSTER_READ = "cluster:read", _("read nodes, devices, reservations and maintenance")
         CLUSTER_WRITE = "cluster:write", _("reserve GPUs and take nodes out, as an operator")
+        QUOTAS_WRITE = "quotas:write", _("set quotas, where you may")
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
     user = models.ForeignKey(User, models.PROTECT, related_name="tokens")

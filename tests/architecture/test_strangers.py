@@ -20,7 +20,7 @@ from dashboard.routes import sockets
 from haein.cluster.models import Device
 from haein.lib import clock
 from jobs import replays, scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job, Replay, Window
+from jobs.models import Allocation, Attempt, Event, Job, Quota, Replay, Window
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -37,21 +37,23 @@ OPEN = {
 }
 # For whoever is signed in: each sees what is their own there.
 OWN = {"overview", "jobs", "job_new", "quote", "billing", "billing_csv", "cluster", "example", "keep_account"}
-OWN |= {"tokens", "api_docs", "queue"}
+OWN |= {"tokens", "api_docs", "queue", "quota"}
 # Of one token, which is its person's alone (tests/api/test_signing_in.py).
 OF_A_TOKEN = {"token_revoke"}
 # The API, for programs: nobody is told 401 there, and is not led to a page.
 API_OPEN = {"api_schema", "api_nothing"}
 API_OWN = {
     *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs", "api_queue"),
-    *("api_windows", "api_usage", "api_usage_summary", "api_prices", "api_nodes"),
+    *("api_windows", "api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas"),
 }
+# Of one quota: whoever may not see it is told that there is none.
+API_OF_A_QUOTA = {"api_quota"}
 API_OF_A_JOB = {
     *("api_job", "api_job_cancel", "api_job_retry", "api_job_attempts", "api_job_events", "api_job_logs"),
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices", "replays", "windows"}
+OPERATORS = {"prices", "quotas", "replays", "windows"}
 # Of one node: its holders are named to their own team alone.
 OF_A_NODE = {"node"}
 # Verbs of operators on one node; others are told that there is no such page.
@@ -80,7 +82,7 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
     known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
-    known |= API_OPEN | API_OWN | API_OF_A_JOB | OF_A_WINDOW | API_OF_A_WINDOW
+    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | OF_A_WINDOW | API_OF_A_WINDOW
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -88,8 +90,9 @@ def test_every_route_says_what_a_stranger_finds_there() -> None:
 def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
-    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - OPEN
-    assert others - OF_A_WINDOW - API_OF_A_WINDOW == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
+    assert {name for name, ids in with_id.items() if "quota_id" in ids} == API_OF_A_QUOTA
+    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - OF_A_WINDOW - API_OF_A_WINDOW - OPEN
+    assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
 @pytest.fixture
@@ -182,6 +185,27 @@ def test_charlies_program_reads_no_word_of_alice(charlie: Person, secret: Job, n
     answer = Program(charlie).get(reverse(name))
     assert answer.status_code == 200
     no_word_of_it(answer.content.decode(), secret)
+
+
+def test_charlies_program_meets_no_quota_of_alices(alice: Person, charlie: Person, secret: Job) -> None:
+    quota = Quota.objects.create(organization=alice.team.organization, team=alice.team, guaranteed=7000)
+    program = Program(charlie)
+    where = reverse("api_quota", args=[quota.pk])
+    sets = [{"team": str(alice.team.pk)}, {"team": alice.team.name}, {"organization": str(quota.organization_id)}]
+    sets += [{"team": str(alice.team.pk), "member": alice.user.email}]
+    answers = [program.get(where), program.ask("DELETE", where), program.get("quotas")]
+    answers += [program.ask("PUT", "quotas", {**whose, "guaranteed": 1}) for whose in sets]
+    assert [answer.status_code for answer in answers] == [404, 404, 200, 404, 404, 404, 404]
+    for answer, said in zip(answers[3:], sets, strict=True):
+        # The answer may say again what was sent.
+        body = answer.content.decode()
+        for word in said.values():
+            body = body.replace(word, "")
+        no_word_of_it(body, secret)
+    assert answers[2].json()["results"] == []
+    assert Quota.objects.get().guaranteed == 7000
+    for method in ("GET", "DELETE"):
+        assert Client().generic(method, where).status_code == 401
 
 
 def test_charlies_program_can_use_nothing_of_alices(charlie: Person, secret: Job) -> None:

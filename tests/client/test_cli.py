@@ -221,6 +221,33 @@ def test_slices_and_gangs_by_file_and_by_option(run: Run, tmp_path: Path) -> Non
     assert (share["share"], share["gpu_memory_mb"], share["near_required"]) == (250, 20_480, True)
 
 
+def test_how_it_yields_by_file_and_by_option_and_unsaid_where_it_is_as_ever(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "train.yaml"
+    place.write_text("command: true\npreemption: spot\ncheckpoints: true\nrequeue: false\n")
+    seen, answers = submitted({})
+    with serving(answers) as server:
+        run("submit", str(place), url=server.url)
+        run("submit", str(place), "--preemption", "never", "--no-checkpoints", "--requeue", url=server.url)
+        run("submit", "--", "true", url=server.url)
+    names = ("preemption", "checkpoints", "requeue")
+    file, options, none = ({name: one.json[name] for name in names if name in one.json} for one in seen)
+    assert file == {"preemption": "spot", "checkpoints": True, "requeue": False}
+    assert options == {"preemption": "never"}  # the rest is what a server takes it for anyway
+    assert none == {}
+
+
+def test_a_job_that_must_yield_or_rests_says_so(run: Run) -> None:
+    asked = {"preemption": "spot", "checkpoints": True, "requeue": False, "preemptions": 2}
+    moments = {"preempt_at": "2026-11-20T10:00:00Z", "not_before": "2026-11-20T10:00:00Z"}
+    with serving(lambda one: page() if one.path.endswith(("/attempts", "/events")) else told(job(**asked, **moments))
+                 ) as server:  # fmt: skip
+        lines = [re.split(r"  +", line.strip()) for line in run("show", ID, url=server.url).out.splitlines()]
+    said = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert said["Yields"] == "always, as the first, saves its work, is not queued again, yielded 2 times"
+    assert said["Must end"].endswith("to make room")
+    assert said["Tried again"].endswith("or at once by haein retry")
+
+
 def test_one_word_behind_the_dashes_is_a_line_for_the_shell(run: Run) -> None:
     seen, answers = submitted({})
     with serving(answers) as server:
@@ -376,6 +403,50 @@ def test_nodes_are_told_with_the_words_that_jobs_ask_for(run: Run) -> None:
     assert re.split(r"  +", first)[:3] == ["n1 (drained)", "train", "nvme, zone=a"]
     assert "B200 (emulated)" in second
     assert "train" not in second
+
+
+WINDOW = {
+    "id": "w1", "kind": "reservation", "state": "coming", "reason": "the course",
+    "team": {"id": "t1", "name": "Vision"},
+    "starts_at": "2026-12-01T09:00:00Z", "ends_at": "2026-12-01T17:00:00Z", "gpus": 8, "model": "B200",
+    "nodes": ["n1", "n2"],
+}  # fmt: skip
+
+
+def test_windows_are_listed_planned_and_cancelled(run: Run) -> None:
+    times = ("--from", "2026-12-01T18:00+0900", "--to", "2026-12-01T20:00+0900", "--reason", "the course")
+    with serving(lambda asked: page(WINDOW) if asked.method == "GET" else told(WINDOW)) as server:
+        (line,) = run("windows", url=server.url).out.splitlines()[1:]
+        kept = run("windows", "reserve", "8", "B200", "--team", "t1", *times, url=server.url)
+        out = run("windows", "maintain", "n1", "n2", *times, url=server.url)
+        assert run("windows", "cancel", "w1", url=server.url).out == "Cancelled.\n"
+    assert re.split(r"  +", line)[:3] == ["w1", "8 x B200 for Vision", "n1, n2"]
+    assert kept.out == out.out == "w1: 8 x B200 for Vision, n1, n2\n"
+    both = {"starts_at": "2026-12-01T09:00:00+00:00", "ends_at": "2026-12-01T11:00:00+00:00", "reason": "the course"}
+    assert [asked.json for asked in server.asked[1:3]] == [
+        {**both, "team": "t1", "gpus": 8, "model": "B200"},
+        {**both, "nodes": ["n1", "n2"], "rack": ""},
+    ]
+    assert server.asked[3].path == "windows/w1/cancel"
+
+
+def test_the_queue_says_who_waits_and_when_they_start(run: Run) -> None:
+    start = {"p50": "2026-11-25T12:00:00Z", "p90": "2026-11-25T14:00:00Z", "as_of": "2026-11-25T09:00:00Z"}
+    waits = {"job": {"id": "x", "name": "big"}, "team": {"id": "y", "name": "Vision"}, "gpus": 8, "share": 1000}
+    answer = {
+        "waiting": 2,
+        "others": 3,
+        "gpus": {"all": 16, "held": 12.5, "free": 3.5, "lent": 2},
+        "promises": {"count": 40, "p50_held_percent": 51, "p90_held_percent": 92},
+        "results": [{**waits, "ahead": 1, "expected_start": start}, {**waits, "ahead": None, "expected_start": None}],
+    }
+    with serving(lambda _: told(answer)) as server:
+        ran = run("queue", url=server.url)
+    first, second = ran.out.splitlines()[1:]
+    assert re.search(r"big +Vision +8 .* 1 +2026-11-25 .*  2026-11-25", first)
+    assert "not known" in second
+    assert "2 wait that you can see, and 3 more. 12.5 of 16 GPUs are held, 2 of them lent." in ran.err
+    assert "Of 40 promises of the last seven days 92 % held." in ran.err
 
 
 # As a process

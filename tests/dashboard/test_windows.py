@@ -129,7 +129,8 @@ def test_the_number_of_queries_does_not_grow_with_windows(oda: Person, alice: Pe
     counts = []
     for day in (1, 2, 3):
         starts = now + timedelta(days=day)
-        both: dict[str, Any] = {"by": oda.user, "starts_at": starts, "ends_at": starts + HOUR, "reason": "x", "now": now}
+        both: dict[str, Any] = {"by": oda.user, "reason": "new disks", "now": now}
+        both |= {"starts_at": starts, "ends_at": starts + HOUR}
         if day % 2:
             windows.maintain(nodes=["node1"], **both)
         else:

@@ -78,8 +78,12 @@ def nodes(as_json: Json = False) -> None:
 
 
 windows = typer.Typer(help="List reservations and maintenance; operators also plan and cancel them.")
-_From = Annotated[datetime, typer.Option("--from", help="In your own zone, such as 2026-12-01T18:00.")]
-_To = Annotated[datetime, typer.Option("--to", help="The end, as --from.")]
+_MOMENTS = ["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M%z"]
+_From = Annotated[
+    datetime,
+    typer.Option("--from", formats=_MOMENTS, metavar="MOMENT", help="2026-12-01T18:00, your time; or with +0900."),
+]
+_To = Annotated[datetime, typer.Option("--to", formats=_MOMENTS, metavar="MOMENT", help="The end, as --from.")]
 _Reason = Annotated[str, typer.Option(help="Why; whoever is kept out will read it.")]
 
 
