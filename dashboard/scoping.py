@@ -30,6 +30,7 @@ SECTIONS = {
     "quotas": "quotas",
     "prices": "prices",
     "windows": "windows",
+    "repack": "repack",
     "replays": "replays",
     "replay": "replays",
     "tokens": "tokens",

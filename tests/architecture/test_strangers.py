@@ -20,7 +20,7 @@ from dashboard.routes import sockets
 from haein.cluster.models import Device
 from haein.lib import clock
 from jobs import replays, scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job, Quota, Replay, Window
+from jobs.models import Allocation, Attempt, Event, Job, Quota, Repack, Replay, Window
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -44,7 +44,7 @@ OF_A_TOKEN = {"token_revoke"}
 API_OPEN = {"api_schema", "api_nothing"}
 API_OWN = {
     *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs", "api_queue"),
-    *("api_windows", "api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas"),
+    *("api_windows", "api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas", "api_repacks"),
 }
 # Of one quota: whoever may not see it is told that there is none.
 API_OF_A_QUOTA = {"api_quota"}
@@ -53,7 +53,7 @@ API_OF_A_JOB = {
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices", "quotas", "replays", "windows"}
+OPERATORS = {"prices", "quotas", "replays", "repack", "windows"}
 # Of one node: its holders are named to their own team alone.
 OF_A_NODE = {"node"}
 # Verbs of operators on one node; others are told that there is no such page.
@@ -63,13 +63,16 @@ OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay
 # Of one window: verbs of operators; others are told that there is no such window.
 OF_A_WINDOW = {"window_cancel"}
 API_OF_A_WINDOW = {"api_window_cancel"}
+# Verbs of operators on one repack.
+ON_A_REPACK = {"repack_approve", "repack_reject"}
+API_ON_A_REPACK = {"api_repack_approve", "api_repack_reject"}
 # Of one job: whoever may not see it is told that there is no such page.
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
 }
 SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/queue/", "ws/cluster/"}
 SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
-SOCKETS_OF_OPERATORS = {"ws/replays/", "ws/replays/<uuid:replay_id>/"}
+SOCKETS_OF_OPERATORS = {"ws/repack/", "ws/replays/", "ws/replays/<uuid:replay_id>/"}
 
 
 def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
@@ -81,8 +84,8 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
-    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | OF_A_WINDOW | API_OF_A_WINDOW
+    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_A_TOKEN
+    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | OF_A_WINDOW | API_OF_A_WINDOW | API_ON_A_REPACK
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -91,7 +94,9 @@ def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     assert {name for name, ids in with_id.items() if "quota_id" in ids} == API_OF_A_QUOTA
-    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - OF_A_WINDOW - API_OF_A_WINDOW - OPEN
+    assert {name for name, ids in with_id.items() if "repack_id" in ids} == ON_A_REPACK | API_ON_A_REPACK
+    others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - OPEN
+    others -= OF_A_WINDOW | API_OF_A_WINDOW | ON_A_REPACK | API_ON_A_REPACK
     assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
@@ -139,11 +144,21 @@ def a_window(job: Job) -> Window:
     return window
 
 
+def a_repack(job: Job) -> Repack:
+    """Proposed to make room for a job of Alice's."""
+    found, _ = Repack.objects.get_or_create(
+        job=job, defaults={"moves": {"where": "xyzzy", "places": [], "moves": []}, "lost_s": 1, "gained_s": 3}
+    )
+    return found
+
+
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
     if name in OF_A_NODE | ON_A_NODE:
         return reverse(name, args=["node1"])
+    if name in ON_A_REPACK:
+        return reverse(name, args=[a_repack(job).pk])
     if name in OF_A_REPLAY:
         return reverse(name, args=[a_replay(job).pk])
     if name in OF_A_WINDOW | API_OF_A_WINDOW:
@@ -151,7 +166,7 @@ def address(name: str, job: Job) -> str:
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | OF_A_WINDOW))
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | OF_A_WINDOW | ON_A_REPACK))
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -180,8 +195,19 @@ def test_charlies_program_is_told_that_there_is_no_such_job(charlie: Person, sec
     assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
 
 
+@pytest.mark.parametrize("name", sorted(API_ON_A_REPACK))
+def test_charlies_program_is_told_that_there_is_no_such_repack(charlie: Person, secret: Job, name: str) -> None:
+    where = reverse(name, args=[a_repack(secret).pk])
+    answer = Program(charlie).post(where)
+    assert answer.status_code == 404
+    no_word_of_it(answer.content.decode(), secret)
+    assert Repack.objects.get().state == "proposed"
+    assert Client().post(where).status_code == 401
+
+
 @pytest.mark.parametrize("name", sorted(API_OWN - {"api_token", "api_quote", "api_uploads"}))
 def test_charlies_program_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
+    a_repack(secret)
     answer = Program(charlie).get(reverse(name))
     assert answer.status_code == 200
     no_word_of_it(answer.content.decode(), secret)
@@ -290,7 +316,9 @@ def test_bob_reads_them(bob: Person, secret: Job) -> None:
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
-@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_WINDOW | OF_A_JOB | OF_A_NODE | ON_A_NODE))
+@pytest.mark.parametrize(
+    "name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_WINDOW | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK)
+)
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):
         answer = ask(address(name, secret))
