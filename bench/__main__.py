@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from bench import api, churn, cluster_page, latency, month, packing, queue, rest, start, week
+from bench import api, churn, cluster_page, latency, month, packing, promise, queue, rest, start, week
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "reclaim_commit_ms": queue.reclaim_commit,
     "wait_p50_s": week.wait_p50,
     "utilization_percent": week.utilization,
+    "promise_held_percent": promise.held,
     "month_s": month.in_memory,
     "day_db_s": month.day_in_the_database,
     "rest_submits_per_s": api.rest_submits,

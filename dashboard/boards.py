@@ -71,6 +71,7 @@ def _figure(label: str, value: str, note: str) -> dict[str, str]:
 
 
 def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
+    attempts = _attempts(job, scope)
     return {
         "job": present.job_row(job, 0, reason=services.why(job)),
         "elapsed": present.elapsed(job.started_at, job.ended_at, now),
@@ -79,28 +80,44 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
         "may_change": job.team_id in scope.writable,
         "may_cancel": job.team_id in scope.writable and job.is_open and not job.cancel_requested_at,
         "may_retry": services.may_retry(job, scope),
-        "attempts": _attempts(job, scope, now),
+        "attempts": [_attempt(row, now) for row in attempts],
+        "notice": _notice(job, attempts[0]) if attempts else None,
     }
 
 
-def _attempts(job: Job, scope: Scope, now: datetime) -> list[dict[str, Any]]:
+def _notice(job: Job, newest: Attempt) -> dict[str, Any] | None:
+    """That it must yield, while it has not ended; without a word on who needs its room."""
+    if not job.is_active or newest.preempt_at is None:
+        return None
+    return {
+        "at": newest.preempt_at,
+        "why": wording.sentence(newest.preempt_code, newest.preempt_values),
+        "checkpoints": job.checkpoints,
+        "requeue": job.requeue,
+        "saved": newest.checkpoint_at,
+        "told": newest.warned_at is not None,
+        "guaranteed": newest.guaranteed,
+    }
+
+
+def _attempts(job: Job, scope: Scope) -> list[Any]:
     rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
-    rows = rows.annotate(others=Count("workers"))
-    return [
-        {
-            "id": str(row.pk),
-            "number": row.number,
-            "state": Attempt.State(row.state).label,
-            "node": row.node.name,
-            "others": row.others,
-            "placed": row.placed_at,
-            "started": row.started_at,
-            "ended": row.ended_at,
-            "elapsed": present.elapsed(row.started_at, row.ended_at, now),
-            "outcome": row.detail or row.cause,
-        }
-        for row in rows
-    ]
+    return list(rows.annotate(others=Count("workers")))
+
+
+def _attempt(row: Any, now: datetime) -> dict[str, Any]:
+    return {
+        "id": str(row.pk),
+        "number": row.number,
+        "state": Attempt.State(row.state).label,
+        "node": row.node.name,
+        "others": row.others,
+        "placed": row.placed_at,
+        "started": row.started_at,
+        "ended": row.ended_at,
+        "elapsed": present.elapsed(row.started_at, row.ended_at, now),
+        "outcome": row.detail or row.cause,
+    }
 
 
 def job_cost(job: Job, *, now: datetime) -> dict[str, Any]:
@@ -112,10 +129,21 @@ def job_cost(job: Job, *, now: datetime) -> dict[str, Any]:
             "micro": cost.total,
             "rate": present.amount(cost.per_hour) if cost.per_hour else "",
             "seconds": sum(line.seconds for line in cost.lines),
-            "note": _("Not charged: the time that the operator's machine spoiled.") if cost.waived else "",
+            "notes": _borne(cost),
             "lines": [_cost_line(alike) for alike in _alike(cost.lines)],
         }
     }
+
+
+def _borne(cost: statements.Cost) -> list[str]:
+    """What the operator bears."""
+    notes = [_("Not charged: the time that the operator's machine spoiled.")] if cost.waived else []
+    if cost.credited_s:
+        notes.append(
+            _("Not charged: %(span)s of work that it lost as it had to yield inside its team's guarantee.")
+            % {"span": present.span(cost.credited_s)}
+        )
+    return notes
 
 
 def _alike(lines: Iterable[statements.CostLine]) -> Iterable[list[statements.CostLine]]:

@@ -18,7 +18,7 @@ from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Token
 from jobs import replays
 from jobs.explaining import Offers
-from jobs.spec import MOST_WORKERS, Spec
+from jobs.spec import MOST_WORKERS, Preemption, Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 60}
@@ -29,6 +29,8 @@ class SpanField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         text = (super().to_python(value) or "").strip().lower()
+        if not text and not self.required:
+            return None
         parts = _SPAN.findall(text)
         if not parts or _SPAN.sub("", text).strip(" ,"):
             raise forms.ValidationError(_("Write a time such as 30m, 2h or 1d 12h."))
@@ -112,6 +114,32 @@ class JobForm(forms.Form):
         label=_("Retries"), min_value=0, max_value=20, help_text=_("How often it is run again by itself when it fails.")
     )
     priority = forms.IntegerField(label=_("Priority"), min_value=-100, max_value=100, help_text=_("Higher goes first."))
+    preemption = forms.ChoiceField(
+        label=_("When others need its GPUs"),
+        required=False,
+        choices=[
+            (Preemption.ALLOWED.value, _("it yields those that its team has borrowed")),
+            (Preemption.NEVER.value, _("it keeps them: it waits for GPUs that nobody can claim back")),
+            (Preemption.SPOT.value, _("it is the first to go: it runs on idle GPUs of others alone")),
+        ],
+        help_text=_(
+            "GPUs beyond what your team is guaranteed are borrowed. Whoever is guaranteed them may claim them back: "
+            "the job is told, and after a while asked to end."
+        ),
+    )
+    checkpoints = forms.BooleanField(
+        label=_("It saves its work when it gets the signal SIGUSR1"),
+        required=False,
+        help_text=_(
+            "Then it gets that signal before it must end. It says that its work is saved by touching the file "
+            "$HAEIN_CHECKPOINT; its next run begins in the same folder."
+        ),
+    )
+    requeue = forms.BooleanField(
+        label=_("Queue it again after it had to yield"),
+        required=False,
+        help_text=_("With its old place in the queue. Otherwise it ends there."),
+    )
     tags = forms.CharField(label=_("Tags"), required=False, help_text=_("With commas between them."))
     variables = forms.CharField(
         label=_("Environment variables"),
@@ -198,6 +226,9 @@ class JobForm(forms.Form):
             variables=data["variables"],
             retries=data["retries"],
             priority=data["priority"],
+            preemption=data["preemption"] or Preemption.ALLOWED.value,
+            checkpoints=data["checkpoints"],
+            requeue=data["requeue"],
             tags=data["tags"],
         )
 
@@ -232,6 +263,9 @@ class JobForm(forms.Form):
             "time_limit": spec.time_limit_s,
             "retries": spec.retries,
             "priority": spec.priority,
+            "preemption": spec.preemption,
+            "checkpoints": spec.checkpoints,
+            "requeue": spec.requeue,
             "tags": ", ".join(spec.tags),
             "variables": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
         }

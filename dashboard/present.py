@@ -17,7 +17,7 @@ from haein.lib import clock, money
 from haein.placement.model import Request
 from jobs import wording
 from jobs.models import STATE_NAMES, Job
-from jobs.spec import Near
+from jobs.spec import Near, Preemption
 from jobs.states import State
 
 TONES = {
@@ -120,6 +120,18 @@ def workers(job: Job) -> str:
         return count
     needed = _("required") if job.near_required else _("if possible")
     return f"{count}, {near} ({needed})"
+
+
+def yields(job: Job) -> str:
+    """Whether others may take its place, and what then."""
+    if job.preemption == Preemption.NEVER:
+        when = _("never to others")
+    elif job.preemption == Preemption.SPOT:
+        when = _("first of all")
+    else:
+        when = _("borrowed GPUs")
+    saves = _("saves its work when signalled") if job.checkpoints else _("is not signalled before")
+    return ", ".join([when, saves, _("waits again") if job.requeue else _("then ends")])
 
 
 def percent(thousandths: int) -> str:

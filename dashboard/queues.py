@@ -38,14 +38,17 @@ def of_job(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
 def _ahead(count: int, own: Sequence[tuple[UUID, str]], own_count: int) -> str:
     if not count:
         return _("It is next in the queue.")
-    told = ngettext("%(count)d job is ahead of it.", "%(count)d jobs are ahead of it.", count) % {"count": count}
     if not own:
-        return told
+        return ngettext("%(count)d job is ahead of it.", "%(count)d jobs are ahead of it.", count) % {"count": count}
     links = format_html_join(", ", '<a href="{}">{}</a>', ((present.job_url(pk), name) for pk, name in own))
     if own_count > len(own):
         links = format_html("{}, …", links)
-    mine = ngettext("{count} of them your team's: {links}.", "{count} of them your team's: {links}.", own_count)
-    return format_html("{} {}", told, format_html(mine, count=own_count, links=links))
+    told = ngettext(
+        "{count} job is ahead of it, {own} of them your team's: {links}.",
+        "{count} jobs are ahead of it, {own} of them your team's: {links}.",
+        count,
+    )
+    return format_html(told, count=count, own=own_count, links=links)
 
 
 def when(found: When | None, now: datetime) -> str:
@@ -70,8 +73,8 @@ def score_sentence(score: Score) -> str:
     if score.p90_percent is None:
         return ""
     words = ngettext(
-        "In the last seven days %(percent)d %% of %(count)d such promise held.",
-        "In the last seven days %(percent)d %% of %(count)d such promises held.",
+        "Of %(count)d promise of nine chances in ten %(percent)d %% held in the last seven days.",
+        "Of %(count)d promises of nine chances in ten %(percent)d %% held in the last seven days.",
         score.all,
     )
     return words % {"percent": score.p90_percent, "count": score.all}

@@ -26,6 +26,8 @@ SECTIONS = {
     "queue": "queue",
     "billing": "billing",
     "cluster": "cluster",
+    "quota": "quota",
+    "quotas": "quotas",
     "prices": "prices",
     "replays": "replays",
     "replay": "replays",

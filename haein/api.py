@@ -19,7 +19,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.lib import api
 from haein.lib.errors import NotFound
 from haein.tenants import api as tenants
-from jobs.api import place, queue, quotas, reading, work
+from jobs.api import place, queue, quotas, reading, windows, work
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest |
                 told |= {404, 422}
             if "requestBody" in operation:
                 told |= {400, 413, 415, 422}
-            if operation["operationId"] in {"cancel_job", "retry_job", "revoke_token"}:
+            if operation["operationId"] in {"cancel_job", "retry_job", "revoke_token", "cancel_window"}:
                 told.add(409)
             for number in sorted(told):
                 answer = operation["responses"].setdefault(str(number), {"description": _describe(number)})
@@ -127,6 +127,8 @@ urlpatterns = [
     path("usage/summary", billing.SummaryView.as_view(), name="api_usage_summary"),
     path("prices", billing.PricesView.as_view(), name="api_prices"),
     path("nodes", place.NodesView.as_view(), name="api_nodes"),
+    path("windows", windows.WindowsView.as_view(), name="api_windows"),
+    path("windows/<uuid:window_id>/cancel", windows.WindowCancelView.as_view(), name="api_window_cancel"),
     path("schema", SpectacularAPIView.as_view(**_OPEN), name="api_schema"),
     re_path("", Nothing.as_view(), name="api_nothing"),
 ]

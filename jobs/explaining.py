@@ -16,22 +16,31 @@ from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
 from jobs.spec import Spec
 
-# The classes of reason that explain() turns into the numbers of the moment.
-EXPLAINED = frozenset({"no_capacity", "out_of_service", "never_fits", "kept", "window", "its_turn"}) | limits.CODES
+# The classes of reason that say all there is to say by the numbers of the moment, and those of whom room is one part:
+# it is kept for the job, or for others.
+OF_ROOM = frozenset({"no_capacity", "out_of_service", "never_fits"})
+BESIDES = frozenset({"its_turn", "reclaiming", "kept", "window", "promised", "not_lent"})
+EXPLAINED = OF_ROOM | BESIDES | limits.CODES
 
 
 def explain(job: Job) -> str:
-    """Why a waiting job waits, with the numbers of this moment."""
+    """Why a waiting job waits, with the numbers of this moment. What would fit instead is standing.sooner()."""
     if job.reason in limits.CODES:
         return limits.explain_account(job, now=clock.now())
     request = requests.of(requests.columns(job))
     plan = engine.plan(snapshots.glance(), [request])
-    if plan.placements and job.reason in {"kept", "window"}:
-        return wording.sentence(job.reason, job.reason_values)
+    besides = _besides(job)
     if plan.placements:
-        return gettext("There is room for it: it starts with the next look at the queue.")
-    short = _with_nearest(plan.refusals[0], request)
-    return f"{short} {_turn(job)}" if job.reason == "its_turn" else short
+        return besides or gettext("There is room for it: it starts with the next look at the queue.")
+    refusal = plan.refusals[0]
+    short = _sentence(refusal) if refusal.reason is Reason.NO_CAPACITY_NOW else _with_nearest(refusal, request)
+    return f"{short} {besides}".strip()
+
+
+def _besides(job: Job) -> str:
+    if job.reason == "its_turn":
+        return _turn(job)
+    return wording.sentence(job.reason, job.reason_values) if job.reason in BESIDES else ""
 
 
 def _turn(job: Job) -> str:

@@ -116,8 +116,13 @@ def cancel(job: Job, *, scope: Scope) -> None:
 
 @transaction.atomic
 def retry(job: Job, *, scope: Scope) -> None:
-    """Run it again in the same folder, so that a checkpoint is found. Raises Problem while it has not ended."""
+    """Run it again in the same folder, so that a checkpoint is found; what rests after a failure is tried at once.
+
+    Raises Problem while it has not ended.
+    """
     _may_change(job.team_id, scope)
+    if _hurry(job, scope.user):
+        return
     why = moves.Why("retried", {"by": str(scope.user)})
     if not moves.apply(Kind.RETRY, {job.pk: why}, now=clock.now(), by=scope.user):
         raise Problem(_("It has not ended yet: cancel it first, or clone it."))
@@ -126,17 +131,16 @@ def retry(job: Job, *, scope: Scope) -> None:
     wakeup.soon()
 
 
-@transaction.atomic
-def try_now(job: Job, *, scope: Scope) -> None:
-    """End the rest that follows a failure. Raises Problem when it does not rest."""
-    _may_change(job.team_id, scope)
+def _hurry(job: Job, by: User) -> bool:
+    """End the rest that follows a failure, where there is one."""
     now = clock.now()
     if not Job.objects.filter(pk=job.pk, state=State.QUEUED, not_before__gt=now).update(not_before=None, reason="new"):
-        raise Problem(_("It does not rest: nothing keeps it but the queue."))
-    job.refresh_from_db(fields=["state", "not_before", "reason"])
-    moves.note(job, moves.Why("hurried", {"by": str(scope.user)}), now=now, by=scope.user)
-    _audited("job.try_now", job, scope.user)
+        return False
+    job.refresh_from_db(fields=["state", "attempts_made"])
+    moves.note(job, moves.Why("hurried", {"by": str(by)}), now=now, by=by)
+    _audited("job.try_now", job, by)
     wakeup.soon()
+    return True
 
 
 def rests_until(job: Job) -> datetime | None:
@@ -201,8 +205,17 @@ def outlook(spec: Spec) -> tuple[str, str]:
     return ("", next(iter(faults.values()))) if faults else explaining.outlook(spec)
 
 
+def quota_outlook(scope: Scope, spec: Spec) -> tuple[str, str]:
+    """For a job not yet submitted: where its team would stand with it, and why a quota would refuse it ("" if none)."""
+    try:
+        limits.check(scope, spec)
+    except Invalid as invalid:
+        return "", invalid.message
+    return limits.outlook(scope, spec, now=clock.now()), ""
+
+
 def may_retry(job: Job, scope: Scope) -> bool:
-    return job.state in ENDED and job.team_id in scope.writable
+    return (job.state in ENDED or rests_until(job) is not None) and job.team_id in scope.writable
 
 
 def _may_change(team_id: UUID, scope: Scope) -> None:

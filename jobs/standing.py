@@ -18,14 +18,14 @@ from haein.placement.mix import Mix
 from haein.placement.model import WHOLE, Gang, Near, Request, Snapshot
 from haein.placement.policies import HAEIN
 from haein.tenants.scope import Scope
-from jobs import promises, requests, scenes, snapshots, windows
+from jobs import explaining, promises, requests, scenes, snapshots, windows
 from jobs.explaining import about
 from jobs.models import Job
 from jobs.promises import Score, When
 from jobs.states import State
 
 # What stands in the way of these is room, which another request may find; the others wait for something else.
-WANTS_ROOM = frozenset({"new", "no_capacity", "kept", "window", "its_turn", "reclaiming", "promised", "not_lent"})
+WANTS_ROOM = explaining.BESIDES | {"no_capacity"}
 # Of the reader's own teams so many waiting jobs are looked at, and so many are named.
 MOST_OWN, MOST_NAMED = 2000, 3
 # A time limit shorter than this helps nobody.
@@ -75,15 +75,31 @@ def _tried(job: Job, now: datetime) -> Iterator[str]:
     blocks = _blocks(job, snapshot, now)
     asked = requests.of(requests.columns(job), job.pk)
     room = _Room(snapshot, blocks, now, job.team_id)
-    for words, request in _variants(asked):
-        if room.takes(request, job.time_limit_s):
-            yield words
-            break
-    limit = next((limit for limit in room.limits(job.time_limit_s) if room.takes(asked, limit)), None)
+    variants = list(_variants(asked))
+    shorter = room.limits(job.time_limit_s)
+    nearest = next((words for words, request in variants if room.takes(request, job.time_limit_s)), "")
+    if nearest:
+        yield nearest
+    limit = next((limit for limit in shorter if room.takes(asked, limit)), None)
     if limit:
-        yield gettext("with a time limit of at most %(limit)s: then it is gone before the room is needed") % {
-            "limit": about(timedelta(seconds=limit))
+        yield gettext("with a time limit of %(limit)s: then it is gone before the room is needed") % {
+            "limit": _down(limit)
         }
+    if nearest or limit:
+        return
+    both = ((words, limit) for words, request in variants for limit in shorter if room.takes(request, limit))
+    for words, limit in both:
+        yield gettext("%(change)s and a time limit of %(limit)s: then it is gone before the room is needed") % {
+            "change": words,
+            "limit": _down(limit),
+        }
+        return
+
+
+def _down(seconds: int) -> str:
+    """A limit to choose: never longer than what was tried."""
+    minutes = seconds // 60
+    return about(timedelta(minutes=minutes if minutes < 120 else minutes // 60 * 60))
 
 
 def _variants(asked: Request | Gang) -> Iterator[tuple[str, Request | Gang]]:

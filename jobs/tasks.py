@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, promises, pulse, replaying, scheduling, settling, snapshots, uploads
+from jobs import lifecycle, promises, pulse, replaying, scheduling, settling, snapshots, uploads, windows
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,8 @@ def reconcile() -> None:
     if not _reconciling.acquire(blocking=False):
         return
     try:
-        steps = [_step("inventory", _inventory), _step("observe", _observe), _step("advance", _advance)]
+        works = (("inventory", _inventory), ("observe", _observe), ("windows", _windows), ("advance", _advance))
+        steps = [_step(name, work) for name, work in works]
         pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
     finally:
         _reconciling.release()
@@ -103,6 +104,10 @@ def _observe() -> None:
 def _measure(running: list[UUID]) -> None:
     readings = backend().readings(running) if running else []
     series.record(readings, now=clock.now())
+
+
+def _windows() -> None:
+    windows.enforce(clock.now())
 
 
 def _advance() -> None:

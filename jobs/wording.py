@@ -51,7 +51,7 @@ SENTENCES: Mapping[str, str] = {
     "saved": _("Its work was last saved at %(at)s."),
     "credited": _("It ran inside its team's guarantee, so its last %(span)s are not charged."),
     # why a run must yield; shown to whoever runs it, so nobody else is named
-    "reclaimed": _("It runs on borrowed GPUs, and a team that is guaranteed them needs them back (%(gpus)s of them)."),
+    "reclaimed": _("A team that is guaranteed the GPUs it runs on needs them back (%(gpus)s in all)."),
     "maintenance": _("Its machine (%(nodes)s) goes out for maintenance from %(at)s."),
     "reservation": _("Its room is reserved for somebody else from %(at)s."),
     "moved": _("It is moved from %(old)s to %(new)s, so that a larger job finds room."),

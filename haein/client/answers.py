@@ -53,7 +53,11 @@ class ExpectedStart:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job and where it is. Fields and units as in JobSpec; `exit_code` and `signal` are of its newest attempt."""
+    """A job and where it is. Fields and units as in JobSpec; `exit_code` and `signal` are of its newest attempt.
+
+    It had to yield `preemptions` times, and must again at `preempt_at`; `guaranteed` says of a running one that it is
+    not on borrowed GPUs. After a failure it rests until `not_before`.
+    """
 
     id: str
     name: str = ""
@@ -78,6 +82,9 @@ class Job:
     time_limit_s: int = 0
     retries: int = 0
     priority: int = 0
+    preemption: str = "allowed"
+    checkpoints: bool = False
+    requeue: bool = True
     tags: tuple[str, ...] = ()
     team: Named | None = None
     submitted_by: Any = None
@@ -87,6 +94,10 @@ class Job:
     ended_at: datetime | None = None
     cancel_requested: bool = False
     attempts: int = 0
+    preemptions: int = 0
+    guaranteed: bool | None = None
+    preempt_at: datetime | None = None
+    not_before: datetime | None = None
     exit_code: int | None = None
     signal: int | None = None
     upload: Upload | None = None

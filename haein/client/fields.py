@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -41,6 +41,7 @@ _SECONDS = {"d": 86_400, "h": 3600, "min": 60, "m": 60, "s": 1}
 MOST_TIME_S = 90 * 86_400
 MOST_COMMAND = 20_000
 NEAR = ("any", "node", "rack", "pod")
+PREEMPTION = ("allowed", "never", "spot")
 _SCALAR = ["string", "number", "boolean"]
 
 
@@ -155,12 +156,15 @@ def _mebibytes(size: str) -> int:
     return math.ceil(Decimal(size.removesuffix(unit)) * _BYTES[unit] / (1 << 20))
 
 
-def _near(node: yaml.Node, path: str, note: Note) -> str | None:
-    text = text_of(node)
-    if text in NEAR:
-        return text
-    note(node, path, f"is {_shown(node)}: write one of {', '.join(NEAR)}")
-    return None
+def _one_of(choices: Collection[str]) -> Read:
+    def read(node: yaml.Node, path: str, note: Note) -> str | None:
+        text = text_of(node)
+        if text in choices:
+            return text
+        note(node, path, f"is {_shown(node)}: write one of {', '.join(choices)}")
+        return None
+
+    return read
 
 
 def _yes_or_no(node: yaml.Node, path: str, note: Note) -> bool | None:
@@ -314,7 +318,7 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "near", "near", "How near each other the workers are best: on one node, in one rack, in one pod.",
-        "near: rack", _near, {"enum": list(NEAR)},
+        "near: rack", _one_of(NEAR), {"enum": list(NEAR)},
     ),
     Field(
         "near_required", "near_required", "Whether they wait rather than start farther from each other.",
@@ -350,6 +354,21 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "priority", "priority", "Higher goes first; from -100 to 100.", "priority: 0",
         _whole(-100, 100, "priority: 10"), {"type": "integer", "minimum": -100, "maximum": 100},
+    ),
+    Field(
+        "preemption", "preemption",
+        "Whether others may take its place: allowed (while it is on borrowed GPUs), never (it starts only where nobody "
+        "can reclaim them), spot (always borrowed, the first to go).",
+        "preemption: allowed", _one_of(PREEMPTION), {"enum": list(PREEMPTION)},
+    ),
+    Field(
+        "checkpoints", "checkpoints",
+        "Whether it saves its work on SIGUSR1, and then touches the file named in $HAEIN_CHECKPOINT.",
+        "checkpoints: true", _yes_or_no, {"type": "boolean"},
+    ),
+    Field(
+        "requeue", "requeue", "Whether it waits again after it had to yield, rather than end.",
+        "requeue: true", _yes_or_no, {"type": "boolean"},
     ),
     Field(
         "tags", "tags", "Words to find it by.", "tags: [example]",

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Fields that a server of 0.2.0 refuses as unknown, with what asks for nothing: then they are not sent.
+# Fields that a server of 0.2.0 or 0.3.0 refuses as unknown, with what asks for nothing: then they are not sent.
 _NEWER: Mapping[str, Any] = {
     "gpu_memory_mb": 0, "profile": "", "gpu_model": "", "workers": 1, "near": "any", "near_required": False, "pool": "",
-    "labels": [],
+    "labels": [], "preemption": "allowed", "checkpoints": False, "requeue": True,
 }  # fmt: skip
 
 
@@ -22,6 +22,10 @@ class JobSpec:
     shares of them with `gpu_memory_mb` MiB of their memory each (0: as large a part of it as of the device), or
     instances of a MIG `profile` such as "1g.23gb". `gpu_model` ("B200", or "H100|H200" for either), `pool` and `labels`
     say where.
+
+    `preemption` says whether others may take its place: "allowed" while it is on borrowed GPUs, "never" (it starts only
+    where nobody can reclaim them), "spot" (always borrowed, the first to go). One that `checkpoints` saves its work on
+    SIGUSR1 and then touches the file named in HAEIN_CHECKPOINT; without `requeue` it ends when it had to yield.
 
     `upload` is the id of files that were uploaded before; `Client.submit(spec, files=...)` fills it in. The server
     checks every field, and `Client.submit` raises Invalid with a sentence for each that is wrong.
@@ -49,6 +53,9 @@ class JobSpec:
     near_required: bool = False
     pool: str = ""
     labels: Sequence[str] = ()
+    preemption: str = "allowed"
+    checkpoints: bool = False
+    requeue: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """The body of POST /jobs."""

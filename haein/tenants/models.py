@@ -139,7 +139,8 @@ class Token(models.Model):
         JOBS_READ = "jobs:read", _("read jobs, logs and files")
         JOBS_WRITE = "jobs:write", _("submit, cancel and retry jobs")
         BILLING_READ = "billing:read", _("read prices, usage and costs")
-        CLUSTER_READ = "cluster:read", _("read nodes and devices")
+        CLUSTER_READ = "cluster:read", _("read nodes, devices, reservations and maintenance")
+        CLUSTER_WRITE = "cluster:write", _("reserve GPUs and take nodes out, as an operator")
         QUOTAS_WRITE = "quotas:write", _("set quotas, where you may")
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)

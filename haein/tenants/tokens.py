@@ -25,6 +25,7 @@ USE_IS_NOTED_EVERY = timedelta(minutes=1)
 # What a scope lets a program do besides itself.
 INCLUDES = {
     Token.Scope.JOBS_WRITE: {Token.Scope.JOBS_READ},
+    Token.Scope.CLUSTER_WRITE: {Token.Scope.CLUSTER_READ},
     Token.Scope.QUOTAS_WRITE: {Token.Scope.JOBS_READ},
 }
 

@@ -140,6 +140,21 @@ class JobSpec(api.Strict):
     time_limit_s = api.Whole(required=False, default=3600, min_value=1, max_value=spec.MOST_TIME_S, help_text="seconds")
     retries = api.Whole(required=False, default=0, min_value=0, max_value=20)
     priority = api.Whole(required=False, default=0, min_value=-100, max_value=100)
+    preemption = serializers.ChoiceField(
+        [each.value for each in spec.Preemption],
+        required=False,
+        default=spec.Preemption.ALLOWED.value,
+        help_text="whether others may take its place: `allowed` while it is on borrowed GPUs, `never` (it starts only "
+        "where nobody can reclaim them), `spot` (always borrowed, the first to go)",
+    )
+    checkpoints = api.Truth(
+        required=False,
+        default=False,
+        help_text="whether it saves its work on SIGUSR1, and then touches the file named in $HAEIN_CHECKPOINT",
+    )
+    requeue = api.Truth(
+        required=False, default=True, help_text="whether it waits again after it had to yield, rather than end"
+    )
     tags = serializers.ListField(
         child=api.Text(min_length=1, max_length=40, pattern="^[A-Za-z0-9_.:/-]+$"),
         required=False,
@@ -207,6 +222,9 @@ class JobShape(serializers.Serializer[Any]):
     time_limit_s = serializers.IntegerField()
     retries = serializers.IntegerField()
     priority = serializers.IntegerField()
+    preemption = serializers.ChoiceField([each.value for each in spec.Preemption])
+    checkpoints = serializers.BooleanField()
+    requeue = serializers.BooleanField()
     tags = serializers.ListField(child=serializers.CharField())
     upload = _JobUpload(allow_null=True)
     cloned_from = serializers.UUIDField(allow_null=True)
@@ -221,6 +239,17 @@ class JobShape(serializers.Serializer[Any]):
     ended_at = serializers.DateTimeField(allow_null=True)
     cancel_requested = serializers.BooleanField()
     attempts = serializers.IntegerField(help_text="runs that were begun")
+    preemptions = serializers.IntegerField(help_text="how often it had to yield")
+    guaranteed = serializers.BooleanField(
+        allow_null=True,
+        help_text="whether it runs inside its team's guarantee: not on borrowed GPUs; null: neither",
+    )
+    preempt_at = serializers.DateTimeField(
+        allow_null=True, help_text="when it is asked to end because its room is needed; its events say why"
+    )
+    not_before = serializers.DateTimeField(
+        allow_null=True, help_text="until when it rests after a failure; `retry` tries it at once"
+    )
     exit_code = serializers.IntegerField(allow_null=True, help_text="of the newest attempt")
     signal = serializers.IntegerField(allow_null=True, help_text="that ended the newest attempt")
     ahead = serializers.IntegerField(allow_null=True, help_text="waiting jobs before this one; null in lists")
@@ -239,7 +268,10 @@ def jobs_seen_by(scope: Scope) -> QuerySet[Job]:
 def with_outcome(jobs: QuerySet[Job]) -> QuerySet[Job]:
     newest = Attempt.objects.filter(job=OuterRef("pk"), number=OuterRef("attempts_made"))
     return jobs.select_related("team", "submitted_by", "upload").annotate(
-        exit_code=Subquery(newest.values("exit_code")[:1]), signal=Subquery(newest.values("signal")[:1])
+        exit_code=Subquery(newest.values("exit_code")[:1]),
+        signal=Subquery(newest.values("signal")[:1]),
+        guaranteed=Subquery(newest.values("guaranteed")[:1]),
+        preempt_at=Subquery(newest.values("preempt_at")[:1]),
     )
 
 
@@ -266,6 +298,9 @@ def job(row: Job, *, stands: Standing | None = None, alone: bool = False) -> dic
         "time_limit_s": row.time_limit_s,
         "retries": row.retries,
         "priority": row.priority,
+        "preemption": row.preemption,
+        "checkpoints": row.checkpoints,
+        "requeue": row.requeue,
         "tags": row.tags,
         "upload": {"id": row.upload.pk, "name": row.upload.name, "size": row.upload.size} if row.upload else None,
         "cloned_from": row.cloned_from_id,
@@ -278,6 +313,10 @@ def job(row: Job, *, stands: Standing | None = None, alone: bool = False) -> dic
         "queued_at": row.queued_at,
         "started_at": row.started_at,
         "ended_at": row.ended_at,
+        "preemptions": row.preemptions,
+        "guaranteed": getattr(row, "guaranteed", None) if row.is_active else None,
+        "preempt_at": getattr(row, "preempt_at", None) if row.is_active else None,
+        "not_before": services.rests_until(row),
         "cancel_requested": row.cancel_requested_at is not None,
         "attempts": row.attempts_made,
         "exit_code": getattr(row, "exit_code", None),

@@ -221,6 +221,33 @@ def test_slices_and_gangs_by_file_and_by_option(run: Run, tmp_path: Path) -> Non
     assert (share["share"], share["gpu_memory_mb"], share["near_required"]) == (250, 20_480, True)
 
 
+def test_how_it_yields_by_file_and_by_option_and_unsaid_where_it_is_as_ever(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "train.yaml"
+    place.write_text("command: true\npreemption: spot\ncheckpoints: true\nrequeue: false\n")
+    seen, answers = submitted({})
+    with serving(answers) as server:
+        run("submit", str(place), url=server.url)
+        run("submit", str(place), "--preemption", "never", "--no-checkpoints", "--requeue", url=server.url)
+        run("submit", "--", "true", url=server.url)
+    names = ("preemption", "checkpoints", "requeue")
+    file, options, none = ({name: one.json[name] for name in names if name in one.json} for one in seen)
+    assert file == {"preemption": "spot", "checkpoints": True, "requeue": False}
+    assert options == {"preemption": "never"}  # the rest is what a server takes it for anyway
+    assert none == {}
+
+
+def test_a_job_that_must_yield_or_rests_says_so(run: Run) -> None:
+    asked = {"preemption": "spot", "checkpoints": True, "requeue": False, "preemptions": 2}
+    moments = {"preempt_at": "2026-11-20T10:00:00Z", "not_before": "2026-11-20T10:00:00Z"}
+    with serving(lambda one: page() if one.path.endswith(("/attempts", "/events")) else told(job(**asked, **moments))
+                 ) as server:  # fmt: skip
+        lines = [re.split(r"  +", line.strip()) for line in run("show", ID, url=server.url).out.splitlines()]
+    said = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert said["Yields"] == "always, as the first, saves its work, is not queued again, yielded 2 times"
+    assert said["Must end"].endswith("to make room")
+    assert said["Tried again"].endswith("or at once by haein retry")
+
+
 def test_one_word_behind_the_dashes_is_a_line_for_the_shell(run: Run) -> None:
     seen, answers = submitted({})
     with serving(answers) as server:

@@ -26,6 +26,30 @@ def gather(by: Person, count: int) -> None:
     metering.pull()
 
 
+def queue_up(by: Person, count: int) -> None:
+    """So many jobs of the person's team that wait for whole nodes, none of them looked at yet."""
+    now = timezone.now()
+    Job.objects.bulk_create(
+        Job(
+            id=ids.new(),
+            team=by.team,
+            submitted_by=by.user,
+            name=f"waits {number}",
+            command="python train.py",
+            environment="python",
+            gpus=1 + number % 8,
+            share=1000,
+            cpus=1000,
+            memory_mb=1024,
+            time_limit_s=3600 * (1 + number % 5),
+            reason="no_capacity",
+            created_at=now - timedelta(seconds=number),
+            queued_at=now - timedelta(seconds=number),
+        )
+        for number in range(count)
+    )
+
+
 class Slice(NamedTuple):
     """Thousandths of a device, or an instance: its compute slices in 56ths."""
 

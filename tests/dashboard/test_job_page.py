@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.test import Client
 
 from haein.cluster.registry import backend
-from jobs.models import Attempt, Job
+from haein.lib import clock
+from jobs import preempting, scheduling
+from jobs.models import Allocation, Attempt, Job
+from jobs.preempting import Yield
 from tests.cast import Person
 
 Submit = Callable[..., Job]
@@ -148,3 +153,53 @@ def test_a_link_is_no_press(alice: Person, cluster: None, submit: Submit) -> Non
 def test_a_half_written_id_is_not_found(alice: Person, client: Client) -> None:
     assert alice.client.get("/jobs/123/").status_code == 404
     assert not Attempt.objects.exists()
+
+
+@pytest.fixture
+def warned(big: None, alice: Person, submit: Submit) -> Job:
+    """A job that holds a GPU and must leave it in a minute."""
+    job = submit(alice, checkpoints=True)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=frozenset({"python"}))
+    Attempt.objects.update(guaranteed=True, state="running", started_at=now, checkpoint_at=now)
+    notice = Yield("maintenance", {"nodes": "node1", "at": "noon"}, now + timedelta(seconds=60))
+    preempting.warn({job.attempts.get().pk: notice}, now=now)
+    return job
+
+
+def test_the_page_says_that_it_must_yield_when_and_why(alice: Person, charlie: Person, warned: Job) -> None:
+    attempt = warned.attempts.get()
+    assert attempt.preempt_at is not None
+    page = alice.client.get(f"/jobs/{warned.pk}/").content.decode()
+    assert "It must make room" in page
+    assert f'datetime="{attempt.preempt_at:%Y-%m-%dT%H:%M}' in page
+    assert "(node1) goes out for maintenance from noon" in page
+    assert "It last saved its work:" in page
+    assert "Then it waits again, with its old place in the queue." in page
+    assert "what it loses is not charged" in page
+    assert charlie.client.get(f"/jobs/{warned.pk}/").status_code == 404
+    preempting.withdraw([attempt.pk], now=clock.now())
+    page = alice.client.get(f"/jobs/{warned.pk}/").content.decode()
+    assert "It must make room" not in page
+    assert "It need not end at" in page
+
+
+def test_what_is_credited_is_said_beside_the_cost(alice: Person, warned: Job) -> None:
+    Allocation.objects.update(credited_s=90, billable_from=F("held_from"), ended_at=F("held_from") + timedelta(hours=1))
+    page = alice.client.get(f"/jobs/{warned.pk}/")
+    assert "Not charged: 1 min 30 s of work that it lost" in page.content.decode()
+    assert page.context["cost"]["seconds"] == 3510
+
+
+def test_one_that_rests_after_a_failure_can_be_tried_now(
+    alice: Person, vera: Person, big: None, submit: Submit
+) -> None:
+    job = submit(alice)
+    Job.objects.update(not_before=clock.now() + timedelta(seconds=60), reason="resting")
+    page = alice.client.get(f"/jobs/{job.pk}/").content.decode()
+    assert "It rests after a failure until" in page
+    assert "Try now" in page
+    assert f"/jobs/{job.pk}/retry/" not in vera.client.get(f"/jobs/{job.pk}/").content.decode()
+    assert alice.client.post(f"/jobs/{job.pk}/retry/").status_code == 302
+    assert Job.objects.get().not_before is None
+    assert "Try now" not in alice.client.get(f"/jobs/{job.pk}/").content.decode()

@@ -1,4 +1,4 @@
-"""A team with a hundred thousand jobs waits for no page: the same queries, and under 100 ms of the server's time."""
+"""With a hundred thousand jobs, two thousand of them waiting, no page takes longer: as many queries, under 100 ms."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from haein.cluster import inventory
 from haein.lib import clock
 from haein.tenants import services as tenants
 from haein.tenants.models import Organization, User
+from jobs import promises
 from jobs.models import Job
 from tests.cast import LOGIN, Person, node_fact, person
 from tests.dashboard import crowd
 
 pytestmark = pytest.mark.long
-COUNT = 100_000
+COUNT, WAITING = 100_000, 2000
 PAGES = [
     "/",
     "/jobs/",
@@ -63,6 +64,7 @@ def crowded(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> 
         client.force_login(user, backend=LOGIN)
         crowd.gather(Person(user), COUNT // 100)
         crowd.multiply(115)  # of nine jobs one waits, and is not copied
+        crowd.queue_up(Person(user), WAITING)
         assert Job.objects.count() >= COUNT
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")  # what autovacuum does within a minute
@@ -102,6 +104,8 @@ def median_of_seven(client: Client, path: str) -> float:
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_takes_less_than_a_tenth_of_a_second(crowded: Client, path: str) -> None:
     asked = address(path)
+    if "queue" in path:
+        assert promises.renew(now=clock.now()) >= WAITING
     # The best of three looks: others may be at work on this machine.
     took = min(median_of_seven(crowded, asked) for _ in range(3))
     with CaptureQueriesContext(connection) as queries:

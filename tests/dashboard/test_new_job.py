@@ -27,6 +27,8 @@ FORM: dict[str, Any] = {
     "time_limit": "1h 30m",
     "retries": "1",
     "priority": "-3",
+    "preemption": "spot",
+    "checkpoints": "on",
     "tags": "vision, nightly,",
     "variables": "LR=0.1\r\nNOTE=a=b",
 }
@@ -45,6 +47,7 @@ def test_what_was_typed_is_what_is_run(alice: Person) -> None:
         512,
     )
     assert (job.time_limit_s, job.retries, job.priority) == (5400, 1, -3)
+    assert (job.preemption, job.checkpoints, job.requeue) == ("spot", True, False)
     assert (job.tags, job.variables) == (["vision", "nightly"], {"LR": "0.1", "NOTE": "a=b"})
     assert job.upload is not None
     assert uploads.path(job.upload).read_bytes() == b"print(1)"

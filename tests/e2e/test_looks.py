@@ -67,6 +67,12 @@ def lived_in(visitor: Visitor, rows: Rows) -> Iterator[list[str]]:
     until(lambda: rows.ask("SELECT count(*) > 0 FROM billing_usage") == [(True,)], "something is metered", 15)
     ((node,),) = rows.ask("SELECT name FROM cluster_node")
     visitor.post(f"/cluster/nodes/{node}/drain/", reason="it is looked at")
+    # One that must yield shows its notice, as if an hour were left.
+    rows.ask(
+        "UPDATE jobs_attempt SET preempt_at = now() + interval '1 hour', preempt_code = 'reclaimed', "
+        'preempt_values = \'{"gpus": "4"}\' WHERE job_id = %s RETURNING id',
+        running,
+    )
     addresses = [f"/jobs/{job}/" for job in (done, failed, running, waiting)]
     yield [*addresses, f"/jobs/{done}/files/", replay, f"/cluster/?node={node}"]
     for job in (waiting, running):

@@ -65,7 +65,15 @@ def test_a_command_that_can_not_be_started_is_not_tried_again(alice: Person, sub
 
 def test_a_clone_has_the_spec_and_the_file_and_a_life_of_its_own(alice: Person, bob: Person, submit: Submit) -> None:
     file = uploads.keep(BytesIO(b"print(1)"), team=alice.team, name="a.py", size=8)
-    asked = {"gpus": 2, "share": 250, "retries": 3, "tags": ["x"], "variables": {"A": "b"}, "priority": 5}
+    asked: dict[str, Any] = {
+        "gpus": 2,
+        "share": 250,
+        "retries": 3,
+        "tags": ["x"],
+        "variables": {"A": "b"},
+        "priority": 5,
+    }
+    asked |= {"preemption": "never", "checkpoints": True, "requeue": False}
     first = submit(alice, upload=file, **asked)
     spec = services.spec_of(first)
     second = services.submit(scope=bob.scope, spec=spec, upload=first.upload, cloned_from=first)

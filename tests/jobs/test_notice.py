@@ -35,8 +35,10 @@ def test_the_notice_is_on_the_attempt_and_in_the_events(running: list[Attempt], 
     event = one.job.events.get(reason="warned")
     assert (event.kind, event.old_state, event.attempt) == ("note", one.job.state, 1)
     said = wording.sentence(event.reason, event.reason_values)
-    assert said.startswith(f"It is asked to end at {notice.at:%Y-%m-%d %H:%M:%S} UTC. It runs on borrowed GPUs")
-    assert "8 of them" in said
+    assert said.startswith(
+        f"It is asked to end at {notice.at:%Y-%m-%d %H:%M:%S} UTC. A team that is guaranteed the GPUs"
+    )
+    assert "8 in all" in said
     assert not other.job.events.filter(reason="warned").exists()
 
 

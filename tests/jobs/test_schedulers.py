@@ -73,14 +73,13 @@ def process(script: str) -> Iterator[subprocess.Popen[str]]:
     environ = {**os.environ, "HAEIN_DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "haein.settings"}
     environ |= {"HAEIN_SECRET_KEY": settings.SECRET_KEY, "HAEIN_VAR": str(settings.HAEIN_VAR)}
     environ |= {"HAEIN_PREEMPTION_MIN_RUN_SECONDS": "0"}
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def balance() -> None:

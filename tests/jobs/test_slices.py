@@ -19,7 +19,7 @@ from haein.lib.errors import Invalid
 from haein.placement import books
 from haein.placement.ledger import Kind
 from haein.placement.model import Grant
-from jobs import lifecycle, scheduling, services, snapshots
+from jobs import lifecycle, scheduling, services, snapshots, standing
 from jobs.models import Allocation, Attempt, Job, Worker
 from jobs.spec import Spec
 from tests.cast import SPEC, Person, node_fact
@@ -168,7 +168,7 @@ def test_a_gang_starts_in_one_attempt_on_as_many_nodes_or_not_at_all(alice: Pers
     assert not held(third)
     assert not Worker.objects.filter(attempt__job=third)
     assert "Room for 4 workers at once is needed in one rack" in why(third)
-    assert "Nearest that fits: 1 worker" in why(third)
+    assert standing.sooner(third, now=clock.now())[0] == "with 1 worker"
 
 
 @pytest.mark.usefixtures("paper")

@@ -14,7 +14,7 @@ from haein.cluster.backends.base import Cause, Phase, Sight
 from haein.cluster.registry import backend
 from haein.lib import clock
 from jobs import lifecycle, preempting, scheduling, services, verdicts, wording
-from jobs.models import Allocation, Attempt, Job
+from jobs.models import Allocation, Attempt, Job, Quota
 from jobs.preempting import Yield
 from jobs.states import Event as Kind
 from tests.cast import Person, until
@@ -141,6 +141,31 @@ def test_one_that_was_not_launched_yet_waits_again_without_having_run(alice: Per
     job.refresh_from_db()
     assert (job.state, job.preemptions, job.attempts.get().started_at) == ("queued", 1, None)
     assert Allocation.objects.get().ended_at is not None
+
+
+def test_lent_gpus_go_back_to_whoever_is_guaranteed_them_and_then_return(
+    ready: Callable[..., Job], charlie: Person, submit: Submit, drive: Any, finish: Any, settings: Any
+) -> None:
+    """The whole story on real processes: borrowed, claimed back, saved, left, and gone on from the checkpoint."""
+    settings.HAEIN_PREEMPTION_MIN_RUN_SECONDS, settings.HAEIN_PREEMPTION_NOTICE_SECONDS = 0, 1
+    team = charlie.team
+    Quota.objects.create(organization=team.organization, team=team, guaranteed=8000)
+    borrows = ready(SAVES, checkpoints=True, gpus=8)
+    assert not borrows.attempts.get().guaranteed
+    owns = submit(charlie, command="exec sleep 1", gpus=8)
+    finish(owns)
+    finish(borrows)
+    first, second = borrows.attempts.order_by("number")
+    own = owns.attempts.get()
+    assert (first.preempt_code, first.preempted_for, own.guaranteed) == ("reclaimed", owns, True)
+    assert first.checkpoint_at is not None
+    moments = [first.ended_at, own.placed_at, own.ended_at, second.placed_at]
+    assert moments == sorted(moments)
+    assert [line.text for line in backend().log_stream(second.pk) if line.stream == "out"] == ["back at step 7"]
+    assert (borrows.state, borrows.preemptions, owns.preemptions) == ("succeeded", 1, 0)
+    assert "Chaos" not in str(
+        list(borrows.events.values_list("reason_values"))
+    )  # whose job it was is nobody's business
 
 
 @pytest.mark.parametrize(

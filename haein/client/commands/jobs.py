@@ -74,6 +74,14 @@ def _near(job: Job) -> str:
     return f"one {job.near}, or they wait" if job.near_required else f"one {job.near}, where that can be"
 
 
+def _yields(job: Job) -> str:
+    """Whether, how, and how often."""
+    when = {"never": "never", "spot": "always, as the first"}.get(job.preemption, "on borrowed GPUs")
+    ways = [when, "saves its work" if job.checkpoints else "", "" if job.requeue else "is not queued again"]
+    times = f"yielded {job.preemptions} times" if job.preemptions > 1 else "yielded once" if job.preemptions else ""
+    return ", ".join(part for part in (*ways, times) if part)
+
+
 def _runs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, ...]]:
     """A row for each run, and of a gang one for each further worker."""
     from haein.client.answers import Worker
@@ -111,6 +119,11 @@ def show(job: JobArgument, as_json: Json = False) -> None:
             ("Job", f"{seen.name} ({seen.id})"),
             ("State", seen.state + (", its end was asked for" if seen.cancel_requested and seen.is_open else "")),
             ("Why", seen.reason),
+            ("Must end", f"{terminal.moment(seen.preempt_at)}, to make room" if seen.preempt_at else ""),
+            (
+                "Tried again",
+                f"{terminal.moment(seen.not_before)}, or at once by haein retry" if seen.not_before else "",
+            ),
             ("Ahead", "" if seen.ahead is None else str(seen.ahead)),
             ("Starts", _expected(seen.expected_start)),
             ("Sooner", "\n".join(seen.sooner)),
@@ -126,6 +139,7 @@ def show(job: JobArgument, as_json: Json = False) -> None:
             ("CPU cores", terminal.cores(seen.cpus)),
             ("Memory", terminal.size(seen.memory_mb << 20)),
             ("Time limit", terminal.span(seen.time_limit_s, parts=4)),
+            ("Yields", _yields(seen)),
             ("Tags", ", ".join(seen.tags)),
             ("Variables", "\n".join(f"{name}={value}" for name, value in seen.variables.items())),
             ("Files", f"{seen.upload.name}, {terminal.size(seen.upload.size)}" if seen.upload else ""),
@@ -203,7 +217,7 @@ def cancel(
 
 
 def retry(job: JobArgument) -> None:
-    """Queue an ended job once more, in the same folder."""
+    """Queue an ended job once more, in the same folder; try one that rests after a failure at once."""
     with connect() as haein:
         _each([find_job(haein, job)], haein.retry)
 

@@ -56,6 +56,9 @@ def submit(
     time_limit: Annotated[Text, typer.Option(help="Such as 30m, 2h or 1d 12h.")] = None,
     retries: Annotated[Text, typer.Option(help="How often it is run again when it fails.")] = None,
     priority: Annotated[Text, typer.Option(help="Higher goes first.")] = None,
+    preemption: Annotated[Text, typer.Option(help="Whether others may take its place: allowed, never, spot.")] = None,
+    checkpoints: Annotated[bool | None, typer.Option(help="It saves its work on SIGUSR1.")] = None,
+    requeue: Annotated[bool | None, typer.Option(help="Wait again after it had to yield (the default).")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A word to find it by; may be repeated.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE; may be repeated.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Don't wait (the default).")] = False,
@@ -76,8 +79,12 @@ def submit(
         "name": name, "environment": environment, "gpus": gpus, "share": share, "gpu_memory_mb": gpu_memory,
         "profile": profile, "gpu_model": gpu_model, "cpus": cpus, "memory_mb": memory, "workers": workers, "near": near,
         "pool": pool, "time_limit_s": time_limit, "retries": retries, "priority": priority,
+        "preemption": preemption,
     }  # fmt: skip
-    own = {"tags": tag or None, "labels": label or None, "near_required": near_required}
+    own = {
+        "tags": tag or None, "labels": label or None, "near_required": near_required, "checkpoints": checkpoints,
+        "requeue": requeue,
+    }  # fmt: skip
     spec, source, read = _spec(file, ctx.meta.get("command"), texts, own, env)
     if files is not None:
         if not files.exists():
