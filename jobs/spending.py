@@ -8,17 +8,12 @@ from datetime import date, datetime
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import DurationField, F, Sum
-from django.db.models.functions import Greatest
 
 from haein.cluster.backends.base import Cause
 from jobs import quotas
-from jobs.models import Attempt, Job, Spent
+from jobs.models import Attempt, Job
 
 Key = tuple[UUID, UUID, str, date]
-_COLUMNS = tuple(
-    f"job__{name}" for name in ("team_id", "submitted_by_id", "pool", "gpus", "share", "profile", "workers")
-)
 
 
 def record(ended: Iterable[Attempt]) -> None:
@@ -31,18 +26,6 @@ def record(ended: Iterable[Attempt]) -> None:
         if attempt.cause != Cause.LOST.value and attempt.ended_at:
             for month, seconds in months(attempt.placed_at, attempt.ended_at):
                 used[_key(attempt.job, month)] += int(seconds * _units(attempt.job))
-    _add({key: seconds for key, seconds in used.items() if seconds})
-
-
-def count_anew(now: datetime) -> None:
-    """The whole of this month's from its rows, for whoever has written down runs without ending each."""
-    began = quotas.month_of(now)[0]
-    ended = Attempt.objects.filter(state=Attempt.State.ENDED, ended_at__gt=began).exclude(cause=Cause.LOST.value)
-    span = Sum(F("ended_at") - Greatest("placed_at", began), output_field=DurationField())
-    used: Counter[Key] = Counter()
-    for team, member, pool, *shape, held in ended.values_list(*_COLUMNS).annotate(held=span).order_by():
-        used[team, member, pool, began.date()] += int(held.total_seconds() * quotas.units(*shape))
-    Spent.objects.filter(month=began.date()).delete()
     _add({key: seconds for key, seconds in used.items() if seconds})
 
 

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from billing import prices
 from billing.models import Price, Usage
-from dashboard.demo import history, month, people, quotas, work
+from dashboard.demo import allotting, history, month, people, work
 from dashboard.demo.people import Organization, Person
 from dashboard.demo.work import Wish
 from haein.cluster.backends.base import NodeFact
@@ -19,7 +19,6 @@ from haein.lib import copying, money
 from haein.lib.errors import Problem
 from haein.tenants import audit, models, services
 from haein.tenants.models import OrganizationMember, Team, TeamMember, User
-from jobs import spending
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 
 DAYS = 30
@@ -47,10 +46,9 @@ def begin(
         if User.objects.exists():
             raise Problem("There are people here already: the demonstration begins on an empty data folder.")
         settle(password, at=since - OPENED)
+        allotting.allot(len(facts), by=User.objects.get(email=people.OPERATOR.email))
         _price(now)
-        quotas.settle(by=User.objects.get(email=people.OPERATOR.email), nodes=len(facts))
         written = history.write(told, _ground(), begin=since, seed=seed)
-        spending.count_anew(now)
         audit.record("demo.begin", "demo", by=None, rows=dict(written))
     return written, going_on
 

@@ -36,7 +36,7 @@ OPEN = {
 }
 # For whoever is signed in: each sees what is their own there.
 OWN = {"overview", "jobs", "job_new", "quote", "billing", "billing_csv", "cluster", "example", "keep_account"}
-OWN |= {"tokens", "api_docs", "queue"}
+OWN |= {"tokens", "api_docs", "queue", "quota"}
 # Of one token, which is its person's alone (tests/api/test_signing_in.py).
 OF_A_TOKEN = {"token_revoke"}
 # The API, for programs: nobody is told 401 there, and is not led to a page.
@@ -52,7 +52,7 @@ API_OF_A_JOB = {
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices", "replays"}
+OPERATORS = {"prices", "quotas", "replays"}
 # Of one node: its holders are named to their own team alone.
 OF_A_NODE = {"node"}
 # Verbs of operators on one node; others are told that there is no such page.

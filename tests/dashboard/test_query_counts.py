@@ -26,6 +26,7 @@ MOST = {
     "/jobs/{queued}/": 24,
     "/queue/": 13,
     "/queue/?sort=name": 13,
+    "/quota/": 26,
     "/billing/": 16,
     "/cluster/": 18,
     "/cluster/?node=node1": 23,
@@ -43,7 +44,7 @@ MOST = {
     "/api/v1/usage": 5,
     "/api/v1/usage/summary": 10,
     "/api/v1/nodes": 12,
-    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
+    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 27,
 }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, Max, Min, OuterRef
+from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 from django.test import Client
 
 from billing import metering, prices, rating, statements
@@ -23,7 +23,8 @@ from haein.lib.errors import Problem
 from haein.placement import mig
 from haein.tenants import scope as scopes
 from haein.tenants.models import AuditEntry, Organization, Team, TeamMember, User
-from jobs.models import Allocation, Attempt, Event, Job, Worker
+from jobs import quotas, spending
+from jobs.models import Allocation, Attempt, Event, Job, Spent, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
 from tests.cast import LOGIN
@@ -187,3 +188,16 @@ def test_a_page_says_that_a_log_is_gone() -> None:
     assert "Simulation × 3600" in page.content.decode()
     assert client.get(f"/jobs/{job.pk}/log.txt").status_code == 200
     assert client.get(f"/jobs/{job.pk}/files/").status_code == 200
+
+
+def test_the_months_hours_are_those_of_its_runs() -> None:
+    months: defaultdict[date, float] = defaultdict(float)
+    for attempt in Attempt.objects.exclude(cause="lost").select_related("job"):
+        assert attempt.ended_at
+        job = attempt.job
+        for month, seconds in spending.months(attempt.placed_at, attempt.ended_at):
+            months[month] += seconds * quotas.units(job.gpus, job.share, job.profile, job.workers)
+    counted = dict(Spent.objects.values_list("month").annotate(Sum("unit_seconds")).order_by())
+    assert counted.keys() == months.keys()
+    for month, seconds in counted.items():
+        assert seconds == pytest.approx(months[month], rel=1e-6)

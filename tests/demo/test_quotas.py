@@ -1,19 +1,14 @@
-"""The demonstration's quotas: most of the cluster is promised, never more than it has, and its month is counted."""
+"""The demonstration's quotas: most of the cluster is promised, and never more than it has."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import pytest
 from django.db.models import Sum
 
-from dashboard.demo import people, quotas
+from dashboard.demo import allotting, people
 from haein.cluster.models import Node
-from haein.lib import clock
-from haein.tenants.models import AuditEntry, Organization, TeamMember
-from jobs import spending
-from jobs.models import Attempt, Quota, Spent
-from jobs.quotas import month_of, units
+from haein.tenants.models import AuditEntry, Organization, User
+from jobs.models import Quota
 from tests.demo.conftest import NODES
 
 pytestmark = pytest.mark.usefixtures("going_on")
@@ -30,7 +25,7 @@ def test_four_fifths_are_promised_at_most() -> None:
 
 def test_on_the_whole_cluster_serving_has_a_guarantee_in_its_pool() -> None:
     Node.objects.filter(name="sim-006").update(pool="serve")
-    quotas.settle(by=TeamMember.objects.get(user__email=people.OPERATOR.email).user, nodes=129)
+    allotting.allot(129, by=User.objects.get(email=people.OPERATOR.email))
     given = Quota.objects.filter(team__isnull=False, member=None)
     sizes = dict(given.filter(pool="serve").values_list("team__name", "guaranteed"))
     assert sizes == {"Serving": 58_000, "Ranking": 38_000}
@@ -47,21 +42,3 @@ def test_every_student_has_a_limit_and_who_teaches_has_none() -> None:
     limited = set(Quota.objects.filter(member__isnull=False).values_list("member__email", flat=True))
     (course,) = (team for team in people.TEAMS if team.name == people.COURSE_TEAM)
     assert limited == {person.email for person in course.people[1:]}
-
-
-def test_what_its_runs_held_this_month_is_counted() -> None:
-    now = clock.now()
-    began = month_of(now)[0]
-    held: Counter[object] = Counter()
-    ended = Attempt.objects.filter(state="ended", ended_at__gt=began).exclude(cause="lost").select_related("job")
-    for run in ended:
-        job = run.job
-        seconds = (run.ended_at - max(run.placed_at, began)).total_seconds()
-        held[job.team_id] += seconds * units(job.gpus, job.share, job.profile, job.workers)
-    counted = dict(
-        Spent.objects.filter(month=began.date()).order_by().values_list("team").annotate(Sum("unit_seconds"))
-    )
-    assert counted.keys() == held.keys()
-    assert all(counted[team] == pytest.approx(held[team], abs=1e4) for team in held)
-    spending.count_anew(now)
-    assert sum(Spent.objects.values_list("unit_seconds", flat=True)) == sum(counted.values())

@@ -52,13 +52,13 @@ STUDENT_MOST = 2000
 COURSE_HOURS = 4
 
 
-def settle(*, by: User, nodes: int) -> None:
-    """Set by the operator on a cluster of so many nodes, all of the simulator's kind."""
+def allot(nodes: int, *, by: User) -> None:
+    """Set everybody's quotas, who must be there, on a cluster of so many of the simulator's nodes."""
     for organization in people.ORGANIZATIONS:
-        _settle(organization, by, nodes)
+        _allot(organization, by, nodes)
 
 
-def _settle(organization: Organization, by: User, nodes: int) -> None:
+def _allot(organization: Organization, by: User, nodes: int) -> None:
     row = models.Organization.objects.get(name=organization.name)
     teams = {team.name: team for team in row.teams.all()}
     for pool in ("", "serve"):
