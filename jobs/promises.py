@@ -120,7 +120,7 @@ def renew(*, now: datetime) -> int:
     asked = [row for row in rows if not (row.suspended or (row.not_before or 0.0) > now.timestamp())]
     scene = scenes.scene(asked, scenes.shares(now), now=now)
     policy, mix = settling.current()
-    lengths = forecast.Lengths(_history())
+    lengths = forecast.Lengths(history(RUNS))
     probes = [_probe(*each) for each in PROBES]
     found = forecast.rehearse(scene, scenes.rules(), lengths.predicted, probes, policy, mix)
     calibration = Calibration(_seen(now))
@@ -151,13 +151,13 @@ def _keep(fields: Mapping[str, str], now: datetime, order: Sequence[UUID] = ()) 
         pipe.execute()
 
 
-def _history() -> list[tuple[UUID, float]]:
+def history(most: int) -> list[tuple[UUID, float]]:
     """The team, and how much of its time limit it ran, of the last runs that ended by themselves."""
     ran = ExpressionWrapper(
         Extract(F("ended_at") - F("started_at"), "epoch") / F("job__time_limit_s"), output_field=FloatField()
     )
     ended = Attempt.objects.filter(state=Attempt.State.ENDED, started_at__isnull=False, preempt_at=None)
-    rows = ended.annotate(part=ran).order_by("-id").values_list("job__team_id", "part")[:RUNS]
+    rows = ended.annotate(part=ran).order_by("-id").values_list("job__team_id", "part")[:most]
     return [(team, min(1.0, max(0.0, part))) for team, part in rows]
 
 
