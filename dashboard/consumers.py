@@ -27,7 +27,7 @@ from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
-from dashboard import boards, camera, hub, machines, queues
+from dashboard import boards, camera, hub, machines, queues, windows
 from dashboard import repacks as repack_boards
 from dashboard import replays as replay_boards
 from dashboard.heatmap import Picture
@@ -243,6 +243,9 @@ class Cluster(Page):
             "cluster-totals": self.render("dashboard/_cluster_totals.html", machines.totals(occupied)),
             "cluster-waste": self.render("dashboard/_cluster_waste.html", machines.waste(occupied, self.reach)),
             "cluster-carvings": self.render("dashboard/_cluster_carvings.html", machines.carvings(occupied)),
+            "cluster-windows": self.render(
+                "dashboard/_cluster_windows.html", windows.concerning(self.reach, now=clock.now())
+            ),
         }
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, queue, repack, replay, work
+from dashboard.views import money, people, place, programs, queue, quota, repack, replay, windows, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -27,11 +27,15 @@ urlpatterns = [
     path("cluster/nodes/<str:name>/", place.node, name="node"),
     path("cluster/nodes/<str:name>/drain/", place.node_drain, name="node_drain"),
     path("cluster/nodes/<str:name>/undrain/", place.node_undrain, name="node_undrain"),
+    path("quota/", quota.own, name="quota"),
     path("api/", programs.api, name="api_docs"),
     path("job.schema.json", programs.job_schema, name="job_schema"),
     path("tokens/", programs.tokens, name="tokens"),
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
+    path("operator/quotas/", quota.sheet, name="quotas"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/windows/", windows.window_list, name="windows"),
+    path("operator/windows/<uuid:window_id>/cancel/", windows.window_cancel, name="window_cancel"),
     path("operator/repack/", repack.repack, name="repack"),
     path("operator/repack/<uuid:repack_id>/approve/", repack.repack_approve, name="repack_approve"),
     path("operator/repack/<uuid:repack_id>/reject/", repack.repack_reject, name="repack_reject"),

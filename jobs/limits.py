@@ -157,9 +157,8 @@ def explain_account(job: Job, *, now: datetime) -> str:
     names = accounts.of(job.team_id, job.submitted_by_id, job.pool)
     if job.reason in OVER:
         told = (_over(job, accounts.accounts[name], held.of(name), now) for name in names)
-        return next(filter(None, told), "") or _(
-            "Its quota has room for it again: it starts with the next look at the queue."
-        )
+        again = _("Its quota has room for it again: it starts with the next look at the queue.")
+        return next(filter(None, told), again)
     account = accounts.accounts[names[0]]
     return f"{wording.sentence(job.reason, {})} {_instead(job, account, held.of(names[0]))}".strip()
 

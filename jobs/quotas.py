@@ -124,7 +124,7 @@ def owner(
     if (
         whose is None
         or (organization and organization != whose.pk)
-        or not (_may_set(scope.user, whose) or _may_read(scope, whose, of_team))
+        or not (may_set(scope.user, whose) or _may_read(scope, whose, of_team))
     ):
         raise NotFound(_("There is no such organization or team."))
     # Who has left the team may have a quota in it still, to be taken away.
@@ -141,14 +141,10 @@ def _may_read(scope: Scope, organization: Organization, team: Team | None) -> bo
     return Team.objects.filter(pk__in=scope.team_ids, organization=organization).exists()
 
 
-def _may_set(by: User, organization: Organization) -> bool:
-    return by.is_operator or may_set_below(by, organization.pk)
-
-
-def may_set_below(by: User, organization_id: UUID) -> bool:
-    """Whether the person owns the organization, and so sets the quotas of its teams and their members."""
-    parts = OrganizationMember.objects.filter(user=by, organization=organization_id)
-    return bool(parts.filter(role=OrganizationMember.Role.OWNER).exists())
+def may_set(by: User, organization: Organization) -> bool:
+    """Whether the person sets quotas of the organization's teams and members: its owners and operators do."""
+    parts = OrganizationMember.objects.filter(user=by, organization=organization)
+    return by.is_operator or bool(parts.filter(role=OrganizationMember.Role.OWNER).exists())
 
 
 def find(owner: Owner) -> Quota | None:
@@ -184,7 +180,7 @@ def clear(*, by: User, owner: Owner) -> None:
 def _begin(by: User, owner: Owner) -> Quota | None:
     """One change of an organization's quotas at a time: what is left of its guarantee is counted. Raises Forbidden."""
     Organization.objects.select_for_update().get(pk=owner.organization.pk)
-    if not _may_set(by, owner.organization):
+    if not may_set(by, owner.organization):
         raise Forbidden(_("Quotas are set by the organization's owners and by operators: ask one of them."))
     if owner.team is None and not by.is_operator:
         raise Forbidden(_("An organization's own quota is set by an operator."))

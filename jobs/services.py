@@ -205,6 +205,15 @@ def outlook(spec: Spec) -> tuple[str, str]:
     return ("", next(iter(faults.values()))) if faults else explaining.outlook(spec)
 
 
+def quota_outlook(scope: Scope, spec: Spec) -> tuple[str, str]:
+    """For a job not yet submitted: where its team would stand with it, and why a quota would refuse it ("" if none)."""
+    try:
+        limits.check(scope, spec)
+    except Invalid as invalid:
+        return "", invalid.message
+    return limits.outlook(scope, spec, now=clock.now()), ""
+
+
 def may_retry(job: Job, scope: Scope) -> bool:
     return (job.state in ENDED or rests_until(job) is not None) and job.team_id in scope.writable
 

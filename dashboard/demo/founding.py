@@ -10,7 +10,7 @@ from django.db import transaction
 
 from billing import prices
 from billing.models import Price, Usage
-from dashboard.demo import history, month, people, work
+from dashboard.demo import allotting, history, month, people, work
 from dashboard.demo.people import Organization, Person
 from dashboard.demo.work import Wish
 from haein.cluster.backends.base import NodeFact
@@ -46,6 +46,7 @@ def begin(
         if User.objects.exists():
             raise Problem("There are people here already: the demonstration begins on an empty data folder.")
         settle(password, at=since - OPENED)
+        allotting.allot(facts, by=User.objects.get(email=people.OPERATOR.email))
         _price(now)
         written = history.write(told, _ground(), begin=since, seed=seed)
         audit.record("demo.begin", "demo", by=None, rows=dict(written))

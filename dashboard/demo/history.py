@@ -22,7 +22,7 @@ from haein.cluster.models import Device, Node
 from haein.lib import copying, ids
 from haein.placement.model import Placement
 from haein.tenants import models as tenants
-from jobs import scheduling, wording
+from jobs import scheduling, spending, wording
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
@@ -106,6 +106,7 @@ def write(courses: Sequence[Course], ground: Ground, *, begin: datetime, seed: i
         copying.write(rows)
         if rows:
             written[str(rows[0]._meta.verbose_name_plural)] = len(rows)
+    spending.record(pen.attempts)
     return written
 
 

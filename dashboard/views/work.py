@@ -206,18 +206,16 @@ def _upload(request: HttpRequest, form: JobForm, cloned_from: Job | None) -> Upl
 @require_GET
 def quote(request: HttpRequest) -> HttpResponse:
     """The fragment beside the button: price, room, and what would be refused, while the form is being filled in."""
-    reader(request)
-    form = JobForm(request.GET)
+    scope, form = reader(request), JobForm(request.GET)
     form.is_valid()
     spec = form.slice()
     if spec is None:
         return render(request, "dashboard/_quote.html", {"quote": {"fault": _("Say how many GPUs to see the price.")}})
     limit = span_text(spec.time_limit_s) if spec.time_limit_s else ""
     start, fault = services.outlook(spec)
-    prices = boards.quote(spec, now=clock.now())
-    return render(
-        request, "dashboard/_quote.html", {"quote": {**prices, "limit": limit, "start": start, "fault": fault}}
-    )
+    stands, beyond = services.quota_outlook(scope, spec)
+    told = {"limit": limit, "start": start, "fault": fault or beyond, "stands": stands}
+    return render(request, "dashboard/_quote.html", {"quote": {**boards.quote(spec, now=clock.now()), **told}})
 
 
 @login_required

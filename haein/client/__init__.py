@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         Me,
         Node,
         Price,
+        Quota,
         Quote,
         Upload,
         UsageLine,
         UsageSummary,
+        Window,
     )
     from haein.client.api import Client
     from haein.client.errors import (
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "answers": (
         "Attempt", "Cost", "CostLine", "Environment", "Event", "File", "Job", "LogChunk", "LogLine", "Me", "Node",
-        "Price", "Quote", "Upload", "UsageLine", "UsageSummary",
+        "Price", "Quota", "Quote", "Upload", "UsageLine", "UsageSummary", "Window",
     ),
     "api": ("Client",),
     "errors": (
@@ -66,8 +68,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Attempt", "BadFiles", "BadJobFile", "Client", "Conflict", "Cost", "CostLine", "Environment", "Event", "File",
     "Forbidden", "GitSource", "HaeinError", "Invalid", "Job", "JobFile", "JobSpec", "LogChunk", "LogLine", "Me",
-    "Node", "NotFound", "NotSignedIn", "Price", "Quote", "Refused", "ServerAway", "ServerFault", "TooManyRequests",
-    "Upload", "UsageLine", "UsageSummary",
+    "Node", "NotFound", "NotSignedIn", "Price", "Quota", "Quote", "Refused", "ServerAway", "ServerFault",
+    "TooManyRequests", "Upload", "UsageLine", "UsageSummary", "Window",
 ]  # fmt: skip
 
 

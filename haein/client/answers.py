@@ -168,6 +168,51 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """What is used of a quota: GPUs inside a guarantee, borrowed and waited for, jobs, and this month's GPU-hours."""
+
+    guaranteed: float = 0
+    borrowed: float = 0
+    waiting: float = 0
+    jobs: int = 0
+    gpu_hours: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Who may use how much, in GPUs; None is no limit. Without a `team` the organization's, else a member's or its own.
+
+    `guaranteed` are a team's whenever it asks, and lent while it `lends`; beyond them it may `borrow`.
+    """
+
+    id: str = ""
+    organization: Named = Named()
+    team: Named | None = None
+    member: Named | None = None
+    pool: str = ""
+    guaranteed: float = 0
+    borrow: float | None = None
+    lends: bool = True
+    weight: float = 1
+    running_jobs: int | None = None
+    gpus_per_job: float | None = None
+    time_limit_s: int | None = None
+    gpu_hours: int | None = None
+    changed_at: datetime | None = None
+    used: QuotaUse = QuotaUse()
+
+    def values(self) -> dict[str, Any]:
+        """What it says, as `Client.set_quota` takes it."""
+        return {name: getattr(self, name) for name in _QUOTA_SAYS}
+
+
+_QUOTA_SAYS = (
+    *("guaranteed", "borrow", "lends", "weight"),
+    *("running_jobs", "gpus_per_job", "time_limit_s", "gpu_hours"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A slice of a device that the worker with the `rank` holds.
 
@@ -194,7 +239,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`."""
+    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`.
+
+    It is `guaranteed` its place or borrows it; `preempt_at` is when it was, or is, asked to end to make room, and
+    `checkpoint_at` when its job last said that its work is saved.
+    """
 
     id: str = ""
     number: int = 0
@@ -205,6 +254,9 @@ class Attempt:
     placed_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    guaranteed: bool = False
+    preempt_at: datetime | None = None
+    checkpoint_at: datetime | None = None
     cause: str = ""
     exit_code: int | None = None
     signal: int | None = None
@@ -378,6 +430,26 @@ class Node:
     pod: str = ""
     drained: bool = False
     devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """GPUs reserved for a team (`kind` is reservation) or nodes out (maintenance), from one moment to another.
+
+    `state` is coming, now, over or cancelled. `nodes` go out, or have the GPUs; `made_by` is told to operators alone.
+    """
+
+    id: str = ""
+    kind: str = ""
+    state: str = ""
+    reason: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    team: Named | None = None
+    gpus: int = 0
+    model: str = ""
+    nodes: tuple[str, ...] = ()
+    made_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -29,10 +30,12 @@ from haein.client.answers import (
     Node,
     Price,
     Queue,
+    Quota,
     Quote,
     Upload,
     UsageLine,
     UsageSummary,
+    Window,
 )
 from haein.client.git_source import GitSource
 from haein.client.spec import JobSpec
@@ -230,8 +233,50 @@ class Client:
         """Who waits and when they start; the first `limit` of them."""
         return answers.read(Queue, self.get("queue", limit=limit))
 
+    def quotas(self, *, organization: str | None = None, team: str | None = None) -> Iterator[Quota]:
+        """Those that you may see, the newest first; of an organization or a team by its id or its name."""
+        for told in self.pages("quotas", organization=organization, team=team):
+            yield answers.read(Quota, told)
+
+    def set_quota(self, *, team: str = "", organization: str = "", member: str = "", pool: str = "",
+                  **values: Any) -> Quota:  # fmt: skip
+        """Set all of a quota: what is left out of `values` is no limit, and nothing guaranteed.
+
+        Whose it is by ids or names, a member by id or e-mail address; `values` as in Quota. Raises Forbidden, Invalid.
+        """
+        whose = {"team": team, "organization": organization, "member": member, "pool": pool}
+        return answers.read(Quota, self.transport.json("PUT", "quotas", body={**whose, **values}))
+
+    def clear_quota(self, quota: str) -> None:
+        self.transport.json("DELETE", f"quotas/{quota}")
+
     def nodes(self) -> list[Node]:
         return self._results(Node, "nodes")
+
+    def windows(self) -> list[Window]:
+        """What is reserved for your teams and what goes out for maintenance, now and to come."""
+        return self._results(Window, "windows")
+
+    def reserve(
+        self, team: str, gpus: int, model: str, *, starts_at: datetime, ends_at: datetime, reason: str
+    ) -> Window:
+        """As an operator: keep whole GPUs for a team (its id). Raises Invalid with the nearest that is possible."""
+        return self._window(starts_at, ends_at, reason, team=team, gpus=gpus, model=model)
+
+    def maintain(
+        self, nodes: Iterable[str] = (), *, rack: str = "", starts_at: datetime, ends_at: datetime, reason: str
+    ) -> Window:
+        """As an operator: take these nodes, or a whole rack, out."""
+        return self._window(starts_at, ends_at, reason, nodes=list(nodes), rack=rack)
+
+    def cancel_window(self, window: str) -> None:
+        """As an operator. Raises Conflict when it is over."""
+        self.transport.ask("POST", f"windows/{window}/cancel")
+
+    def _window(self, starts_at: datetime, ends_at: datetime, reason: str, **more: Any) -> Window:
+        body = {"starts_at": _in_utc(starts_at), "ends_at": _in_utc(ends_at), "reason": reason, **more}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return answers.read(Window, self.transport.json("POST", "windows", body=body, headers=headers))
 
     def prices(self) -> list[Price]:
         return self._results(Price, "prices")
@@ -241,6 +286,11 @@ class Client:
 
     def _results(self, kind: type[Kind], path: str) -> list[Kind]:
         return [answers.read(kind, told) for told in self.get(path)["results"]]
+
+
+def _in_utc(at: datetime) -> str:
+    """A time without a zone is in the reader's own."""
+    return at.astimezone(UTC).isoformat()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from haein.client import errors, terminal
-from haein.client.commands import cluster, files, jobs, logs, signing, submitting
+from haein.client.commands import cluster, files, jobs, logs, quotas, signing, submitting
 from haein.client.exits import INTERRUPTED, exit_code
 
 
@@ -63,4 +63,7 @@ def _take(*commands: Callable[..., None]) -> None:
 _take(signing.login, signing.logout, signing.whoami)
 app.command(cls=submitting.WithCommand, options_metavar="[OPTIONS] [-- COMMAND...]")(submitting.submit)
 _take(jobs.ps, jobs.show, jobs.queue, logs.logs, jobs.cancel, jobs.retry, files.files, files.cp)
-_take(cluster.cost, cluster.nodes, cluster.prices, cluster.environments, submitting.schema)
+_take(cluster.cost, cluster.nodes)
+app.add_typer(cluster.windows, name="windows")
+app.add_typer(quotas.app, name="quotas")
+_take(cluster.prices, cluster.environments, submitting.schema)

@@ -31,7 +31,7 @@ _THOUSANDTHS = ("guaranteed", "borrow", "weight", "gpus_per_job")
 _SAME = ("lends", "running_jobs", "time_limit_s", "gpu_hours")
 _MOST_GPUS = quotas.MOST_UNITS / 1000
 _NAME = "^[^\\x00]*$"
-_WHOSE = {"required": False, "default": "", "max_length": 254, "pattern": _NAME}
+_WHOSE: dict[str, Any] = {"required": False, "default": "", "max_length": 254, "pattern": _NAME}
 
 
 class QuotaQuery(api.PageQuery):
@@ -109,6 +109,10 @@ class QuotaSpec(api.Strict):
     )
 
 
+class _Member(api.Named):
+    email = serializers.EmailField()
+
+
 class _Used(serializers.Serializer[Any]):
     """In GPUs and GPU-hours; of a quota for a pool by the jobs that name it."""
 
@@ -125,7 +129,7 @@ class QuotaShape(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     organization = api.Named()
     team = api.Named(allow_null=True, help_text="null: the organization's own quota")
-    member = api.Named(allow_null=True, help_text="null: not one member's")
+    member = _Member(allow_null=True, help_text="null: not one member's")
     pool = serializers.CharField(allow_blank=True, help_text="empty: of all jobs")
     guaranteed = serializers.FloatField(help_text="GPUs")
     borrow = serializers.FloatField(allow_null=True, help_text="GPUs beyond those")
@@ -256,7 +260,7 @@ def _shape(row: Quota, use: Use) -> dict[str, Any]:
         "id": row.pk,
         "organization": _named(row.organization),
         "team": _named(row.team),
-        "member": _named(row.member),
+        "member": {"id": row.member.pk, "name": str(row.member), "email": row.member.email} if row.member else None,
         "pool": row.pool,
         **{name: None if size is None else size / 1000 for name, size in sizes.items()},
         **{name: getattr(row, name) for name in (*_SAME, "changed_at")},
@@ -270,5 +274,5 @@ def _shape(row: Quota, use: Use) -> dict[str, Any]:
     }
 
 
-def _named(row: Organization | Team | User | None) -> dict[str, Any] | None:
+def _named(row: Organization | Team | None) -> dict[str, Any] | None:
     return {"id": row.pk, "name": str(row)} if row else None

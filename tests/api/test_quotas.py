@@ -65,7 +65,7 @@ def test_an_owner_sets_a_members_limit_and_a_member_nothing(alice: Person, bob: 
     limit = {"team": str(alice.team.pk), "member": bob.user.email, "borrow": 2, "gpu_hours": 100}
     told = put(alices, **limit)
     assert told.status_code == 200, told.content
-    assert told.json()["member"] == {"id": str(bob.user.pk), "name": "Bob"}
+    assert told.json()["member"] == {"id": str(bob.user.pk), "name": "Bob", "email": bob.user.email}
     bobs = Program(bob)
     assert put(bobs, **limit).status_code == 403
     assert bobs.ask("DELETE", f"quotas/{told.json()['id']}").status_code == 403

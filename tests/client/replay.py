@@ -104,7 +104,7 @@ def serving(answers: Answers) -> Iterator[Server]:
             if answer.cut is not None:
                 self.close_connection = True
 
-        do_GET = do_POST = do_DELETE = _do  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = _do  # noqa: N815
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True

@@ -35,6 +35,8 @@ PAGES = [
     "/jobs/new/",
     "/queue/",
     "/queue/?sort=name&page=2",
+    "/quota/",
+    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h",
     "/billing/",
     "/billing/?page=200",
     "/cluster/",

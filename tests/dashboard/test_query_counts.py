@@ -28,12 +28,14 @@ MOST = {
     "/jobs/{queued}/": 24,
     "/queue/": 13,
     "/queue/?sort=name": 13,
+    "/quota/": 26,
     "/billing/": 16,
     "/cluster/": 18,
     "/cluster/?node=node1": 23,
-    "/cluster/nodes/node1/": 12,
+    "/cluster/nodes/node1/": 15,
     "/jobs/new/": 10,
     "/tokens/": 9,
+    "/api/v1/windows": 7,
     "/api/": 8,
     "/api/v1/jobs": 6,
     "/api/v1/jobs?state=open": 6,
@@ -45,7 +47,7 @@ MOST = {
     "/api/v1/usage": 5,
     "/api/v1/usage/summary": 10,
     "/api/v1/nodes": 12,
-    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 16,
+    "/jobs/new/quote/?gpus=1&share=50&cpus=1&memory_gb=1&time_limit=1h": 27,
 }
 
 

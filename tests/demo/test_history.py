@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, Max, Min, OuterRef
+from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 from django.test import Client
 
 from billing import metering, prices, rating, statements
 from billing.models import Price, Usage
-from dashboard.demo import founding, people
+from dashboard.demo import allotting, founding, people
 from dashboard.demo.work import Wish
 from haein.cluster.models import Device
 from haein.cluster.registry import backend
@@ -23,7 +23,8 @@ from haein.lib.errors import Problem
 from haein.placement import mig
 from haein.tenants import scope as scopes
 from haein.tenants.models import AuditEntry, Organization, Team, TeamMember, User
-from jobs.models import Allocation, Attempt, Event, Job, Worker
+from jobs import quotas, spending
+from jobs.models import Allocation, Attempt, Event, Job, Quota, Spent, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
 from tests.cast import LOGIN
@@ -187,3 +188,28 @@ def test_a_page_says_that_a_log_is_gone() -> None:
     assert "Simulation × 3600" in page.content.decode()
     assert client.get(f"/jobs/{job.pk}/log.txt").status_code == 200
     assert client.get(f"/jobs/{job.pk}/files/").status_code == 200
+
+
+def test_most_of_the_cluster_is_guaranteed_and_nothing_twice() -> None:
+    rows = Quota.objects.filter(team__isnull=False, member=None)
+    given, devices = sum(row.guaranteed for row in rows) / 1000, Device.objects.count()
+    assert 0.5 * devices < given <= allotting.GUARANTEED * devices
+    assert rows.count() == len(people.TEAMS)
+    assert {row.team.name for row in rows.filter(lends=False)} == {"Serving"}
+    for whole in Quota.objects.filter(team=None):
+        own = rows.filter(organization=whole.organization)
+        assert whole.guaranteed == sum(row.guaranteed for row in own)
+    assert Quota.objects.get(member__isnull=False).borrow == allotting.LIMIT
+
+
+def test_the_months_hours_are_those_of_its_runs() -> None:
+    months: defaultdict[date, float] = defaultdict(float)
+    for attempt in Attempt.objects.exclude(cause="lost").select_related("job"):
+        assert attempt.ended_at
+        job = attempt.job
+        for month, seconds in spending.months(attempt.placed_at, attempt.ended_at):
+            months[month] += seconds * quotas.units(job.gpus, job.share, job.profile, job.workers)
+    counted = dict(Spent.objects.values_list("month").annotate(Sum("unit_seconds")).order_by())
+    assert counted.keys() == months.keys()
+    for month, seconds in counted.items():
+        assert seconds == pytest.approx(months[month], rel=1e-6)

@@ -25,7 +25,7 @@ READY = frozenset({"python"})
 
 
 def give(oda: Person, alice: Person, *, member: Person | None = None, **values: Any) -> Quota:
-    of_team = Owner(organization=alice.scope.organization, team=alice.team, member=member and member.user)
+    of_team = Owner(organization=alice.scope.organization, team=alice.team, member=member.user if member else None)
     return quotas.set_quota(by=oda.user, owner=of_team, values=Values(**values))
 
 
