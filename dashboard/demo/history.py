@@ -22,8 +22,7 @@ from haein.cluster.models import Device, Node
 from haein.lib import copying, ids
 from haein.placement.model import Placement
 from haein.tenants import models as tenants
-from jobs import scheduling, wording
-from jobs import spending
+from jobs import scheduling, spending, wording
 from jobs.models import Allocation, Attempt, Event, Job, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
