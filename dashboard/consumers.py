@@ -27,7 +27,8 @@ from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
-from dashboard import boards, camera, hub, machines, queues
+from dashboard import boards, camera, hub, machines, queues, windows
+from dashboard import repacks as repack_boards
 from dashboard import replays as replay_boards
 from dashboard.heatmap import Picture
 from dashboard.outage import DOWN
@@ -39,7 +40,7 @@ from haein.telemetry import series
 from haein.tenants import scope as scopes
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import replays, services, waiting
+from jobs import repacks, replays, services, waiting
 from jobs.models import Attempt, Job
 
 log = structlog.get_logger(__name__)
@@ -242,6 +243,9 @@ class Cluster(Page):
             "cluster-totals": self.render("dashboard/_cluster_totals.html", machines.totals(occupied)),
             "cluster-waste": self.render("dashboard/_cluster_waste.html", machines.waste(occupied, self.reach)),
             "cluster-carvings": self.render("dashboard/_cluster_carvings.html", machines.carvings(occupied)),
+            "cluster-windows": self.render(
+                "dashboard/_cluster_windows.html", windows.concerning(self.reach, now=clock.now())
+            ),
         }
 
 
@@ -287,6 +291,25 @@ class Replays(Jobs):
         if not self.reach.user.is_operator:
             raise NotFound("")
         await super()._look()
+
+
+class RepackPage(Page):
+    """The operators' page of repacks: how far each job of the one under way is."""
+
+    async def may_open(self, reach: Scope) -> bool:
+        return bool(reach.user.is_operator)
+
+    def audiences(self) -> list[str]:
+        return [repacks.AUDIENCE]
+
+    def fragments(self) -> dict[str, str]:
+        if not self.reach.user.is_operator:
+            raise NotFound("")
+        context = repack_boards.page(self.reach.user, now=clock.now())
+        return {
+            "repack-open": self.render("dashboard/_repack_open.html", context),
+            "repack-past": self.render("dashboard/_repack_past.html", context),
+        }
 
 
 class ReplayPage(Page):

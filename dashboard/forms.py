@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,8 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from haein.cluster.models import DeviceModel
 from haein.lib.errors import Invalid
 from haein.placement.policies import HAEIN, POLICIES
-from haein.tenants.models import Token
-from jobs import replays
+from haein.tenants.models import Team, Token
+from jobs import replays, windows
 from jobs.explaining import Offers
 from jobs.spec import MOST_WORKERS, Preemption, Spec
 
@@ -307,6 +308,71 @@ class PriceForm(forms.Form):
     valid_from = forms.DateTimeField(
         label=_("Valid from (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
+
+
+class _TeamField(forms.ModelChoiceField):  # type: ignore[type-arg]  # Django's takes none when it runs
+    def label_from_instance(self, team: Team) -> str:
+        return f"{team.organization.name} / {team.name}"
+
+
+class WindowForm(forms.Form):
+    """GPUs that an operator reserves, or nodes that go out."""
+
+    kind = forms.ChoiceField(
+        label=_("What"),
+        choices=[
+            ("maintenance", _("nodes go out for maintenance")),
+            ("reservation", _("GPUs are reserved for a team")),
+        ],
+        widget=forms.RadioSelect,
+        initial="maintenance",
+    )
+    nodes = forms.CharField(label=_("Nodes"), required=False, help_text=_("By their names, with commas between them."))
+    rack = forms.ChoiceField(label=_("Or a whole rack"), required=False)
+    team = _TeamField(
+        label=_("Team"),
+        required=False,
+        queryset=Team.objects.select_related("organization").order_by("organization__name", "name"),
+    )
+    gpus = forms.IntegerField(label=_("GPUs"), required=False, min_value=1, max_value=100_000)
+    model = forms.ModelChoiceField(
+        label=_("GPU model"), required=False, queryset=DeviceModel.objects.order_by("name"), to_field_name="name"
+    )
+    starts_at = forms.DateTimeField(label=_("From (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
+    ends_at = forms.DateTimeField(label=_("To (UTC)"), widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
+    reason = forms.CharField(
+        label=_("Why"), max_length=windows.MOST_REASON, help_text=_("Whoever is kept out will read it.")
+    )
+
+    def offer(self, racks: Sequence[str]) -> None:
+        """The racks that there are; where nobody knows of any, none is asked for."""
+        if racks:
+            self.fields["rack"].choices = [("", _("none")), *((rack, rack) for rack in racks)]  # type: ignore[attr-defined]
+        else:
+            del self.fields["rack"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("kind") == "reservation":
+            for name in ("team", "gpus", "model"):
+                if data.get(name) is None and name not in self.errors:
+                    self.add_error(name, forms.ValidationError(_("This is needed for a reservation.")))
+        return data
+
+    def node_names(self) -> list[str]:
+        return [name for name in re.split(r"[\s,]+", self.cleaned_data["nodes"]) if name]
+
+    def explain(self, faults: Mapping[str, str]) -> None:
+        for name, sentence in faults.items():
+            self.add_error(name if name in self.fields else None, sentence)
+
+
+class DrainForm(forms.Form):
+    """A node that goes out: at once, or from one moment to another."""
+
+    reason = forms.CharField(required=False)
+    starts_at = forms.DateTimeField(required=False)
+    ends_at = forms.DateTimeField(required=False)
 
 
 POLICY_NAMES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +16,14 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard import heatmap, present
+from dashboard import heatmap, present, windows
 from haein.cluster.models import Device
+from haein.lib import clock
 from haein.placement import mig, stranded
 from haein.placement.model import WHOLE, Request
 from haein.placement.stranded import GPU, Why
 from haein.tenants.scope import Scope
-from jobs import occupancy
+from jobs import emptying, occupancy
 from jobs.models import Allocation
 from jobs.occupancy import NodeDetail, NodeFacts, Occupancy, Waiting
 
@@ -214,9 +216,10 @@ def _why(report: stranded.Report) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
-def node(detail: NodeDetail, scope: Scope) -> dict[str, Any]:
+def node(detail: NodeDetail, scope: Scope, *, now: datetime) -> dict[str, Any]:
     """One node; who holds its devices only where the reader may know."""
     found = detail.node
+    empty = emptying.of_node(found.pk, now=now) if detail.jobs else None
     return {
         "node": found,
         "where": [
@@ -230,6 +233,12 @@ def node(detail: NodeDetail, scope: Scope) -> dict[str, Any]:
         ],
         "running": ngettext("%(n)d job runs there and goes on.", "%(n)d jobs run there and go on.", detail.jobs)
         % {"n": detail.jobs},
+        "empty": empty
+        and {
+            "latest": clock.from_epoch(empty.latest),
+            "probably": None if empty.probably is None else clock.from_epoch(empty.probably),
+        },
+        "planned": windows.of_node(found.name, scope, now=now),
         "devices": [_device(device, held, scope) for device, held in detail.devices],
         "may_drain": scope.user.is_operator,
     }

@@ -178,10 +178,12 @@ def line(each: Line) -> dict[str, Any]:
     """One line of the sheet."""
     whose, quota, use = each.owner, each.quota, each.use
     of_team = whose.team is not None and whose.member is None
+    name = str(whose.member or whose.team or whose.organization)
     return {
         "key": sheets.account_of(each),
         "kind": "member" if whose.member else "team" if whose.team else "organization",
-        "name": str(whose.member or whose.team or whose.organization),
+        "name": name,
+        "whole_name": f"{name} ({whose.pool})" if whose.pool else name,
         "pool": whose.pool,
         "edit": urlencode({"edit": "1", **key(whose)}),
         "add": urlencode({"edit": "1", "add": "1", **key(whose)}) if not whose.member and not whose.pool else "",

@@ -10,6 +10,7 @@ sockets = [
     path("ws/jobs/<uuid:job_id>/", consumers.JobPage.as_asgi()),
     path("ws/queue/", consumers.Queue.as_asgi()),
     path("ws/cluster/", consumers.Cluster.as_asgi()),
+    path("ws/repack/", consumers.RepackPage.as_asgi()),
     path("ws/replays/", consumers.Replays.as_asgi()),
     path("ws/replays/<uuid:replay_id>/", consumers.ReplayPage.as_asgi()),
 ]

@@ -29,6 +29,8 @@ SECTIONS = {
     "quota": "quota",
     "quotas": "quotas",
     "prices": "prices",
+    "windows": "windows",
+    "repack": "repack",
     "replays": "replays",
     "replay": "replays",
     "tokens": "tokens",

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import money, people, place, programs, queue, quota, replay, work
+from dashboard.views import money, people, place, programs, queue, quota, repack, replay, windows, work
 
 urlpatterns = [
     path("", work.overview, name="overview"),
@@ -34,6 +34,11 @@ urlpatterns = [
     path("tokens/<uuid:token_id>/revoke/", programs.token_revoke, name="token_revoke"),
     path("operator/quotas/", quota.sheet, name="quotas"),
     path("operator/prices/", money.prices_page, name="prices"),
+    path("operator/windows/", windows.window_list, name="windows"),
+    path("operator/windows/<uuid:window_id>/cancel/", windows.window_cancel, name="window_cancel"),
+    path("operator/repack/", repack.repack, name="repack"),
+    path("operator/repack/<uuid:repack_id>/approve/", repack.repack_approve, name="repack_approve"),
+    path("operator/repack/<uuid:repack_id>/reject/", repack.repack_reject, name="repack_reject"),
     path("operator/replays/", replay.replay_list, name="replays"),
     path("operator/replays/<uuid:replay_id>/", replay.replay, name="replay"),
     path("operator/replays/<uuid:replay_id>/cancel/", replay.replay_cancel, name="replay_cancel"),

@@ -19,7 +19,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.lib import api
 from haein.lib.errors import NotFound
 from haein.tenants import api as tenants
-from jobs.api import place, queue, quotas, reading, windows, work
+from jobs.api import place, queue, quotas, reading, repacks, windows, work
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,8 @@ class Nothing(APIView):
 
 # What each kind of request may be told besides its own answer.
 _ALWAYS = (401, 403, 429, 500, 503)
+# Verbs that may come when there is nothing left to do.
+_TOO_LATE = {"cancel_job", "retry_job", "revoke_token", "cancel_window", "approve_repack", "reject_repack"}
 
 
 def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest | None, public: bool) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest |
                 told |= {404, 422}
             if "requestBody" in operation:
                 told |= {400, 413, 415, 422}
-            if operation["operationId"] in {"cancel_job", "retry_job", "revoke_token", "cancel_window"}:
+            if operation["operationId"] in _TOO_LATE:
                 told.add(409)
             for number in sorted(told):
                 answer = operation["responses"].setdefault(str(number), {"description": _describe(number)})
@@ -127,6 +129,9 @@ urlpatterns = [
     path("usage/summary", billing.SummaryView.as_view(), name="api_usage_summary"),
     path("prices", billing.PricesView.as_view(), name="api_prices"),
     path("nodes", place.NodesView.as_view(), name="api_nodes"),
+    path("repacks", repacks.RepacksView.as_view(), name="api_repacks"),
+    path("repacks/<uuid:repack_id>/approve", repacks.RepackApproveView.as_view(), name="api_repack_approve"),
+    path("repacks/<uuid:repack_id>/reject", repacks.RepackRejectView.as_view(), name="api_repack_reject"),
     path("windows", windows.WindowsView.as_view(), name="api_windows"),
     path("windows/<uuid:window_id>/cancel", windows.WindowCancelView.as_view(), name="api_window_cancel"),
     path("schema", SpectacularAPIView.as_view(**_OPEN), name="api_schema"),

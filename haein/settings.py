@@ -169,7 +169,9 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 # These compute for seconds or minutes: a worker of their own does nothing else (haein/supervisor/up.py).
-CELERY_TASK_ROUTES = {name: {"queue": "replay"} for name in ("jobs.replay", "jobs.settle", "jobs.promise")}
+CELERY_TASK_ROUTES = {
+    name: {"queue": "replay"} for name in ("jobs.replay", "jobs.settle", "jobs.promise", "jobs.repack")
+}
 # A tick that could not run in time is worthless: the next one finds the same work.
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "jobs.reconcile", "schedule": 1.0, "options": {"expires": 2}},
@@ -177,6 +179,7 @@ CELERY_BEAT_SCHEDULE = {
     "abandoned": {"task": "jobs.remove_abandoned_uploads", "schedule": 3600.0, "options": {"expires": 3600}},
     "replay": {"task": "jobs.replay", "schedule": 5.0, "options": {"expires": 5}},
     "settle": {"task": "jobs.settle", "schedule": 600.0, "options": {"expires": 600}},
+    "repack": {"task": "jobs.repack", "schedule": 60.0, "options": {"expires": 60}},
     "promise": {"task": "jobs.promise", "schedule": 10.0, "options": {"expires": 10}},
     "old promises": {"task": "jobs.forget_promises", "schedule": 3600.0, "options": {"expires": 3600}},
     "meter": {"task": "billing.meter", "schedule": 5.0, "options": {"expires": 10}},

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import redis
@@ -120,7 +120,7 @@ def renew(*, now: datetime) -> int:
     asked = [row for row in rows if not (row.suspended or (row.not_before or 0.0) > now.timestamp())]
     scene = scenes.scene(asked, scenes.shares(now), now=now)
     policy, mix = settling.current()
-    lengths = forecast.Lengths(_history())
+    lengths = forecast.Lengths(history(RUNS))
     probes = [_probe(*each) for each in PROBES]
     found = forecast.rehearse(scene, scenes.rules(), lengths.predicted, probes, policy, mix)
     calibration = Calibration(_seen(now))
@@ -131,7 +131,7 @@ def renew(*, now: datetime) -> int:
     for name, raw in zip(map(_name, PROBES), found.probes, strict=True):
         if raw is not None:
             fields[name] = _written(0, calibration.promised(raw))
-    _keep(fields, now)
+    _keep(fields, now, [cast(UUID, job) for job in found.order])
     _promise(found.starts, promised, now)
     return len(rows)
 
@@ -140,22 +140,24 @@ def _written(at: int, seconds: tuple[float, float] | None) -> str:
     return f"{at},{round(seconds[0])},{round(seconds[1])}" if seconds else str(at)
 
 
-def _keep(fields: Mapping[str, str], now: datetime) -> None:
+def _keep(fields: Mapping[str, str], now: datetime, order: Sequence[UUID] = ()) -> None:
     days = json.dumps([(day.on.isoformat(), day.all, day.p90, day.p50) for day in score(now=now).days])
     with series.client().pipeline() as pipe:
         pipe.delete(KEY)
-        pipe.hset(KEY, mapping={**fields, "made": str(now.timestamp()), "score": days})
+        # All in one value: a page that sorts thousands needs their order and of a few more than that.
+        line = b"".join(job.bytes for job in order)
+        pipe.hset(KEY, mapping={**fields, "made": str(now.timestamp()), "score": days, "order": line})
         pipe.expire(KEY, FRESH)
         pipe.execute()
 
 
-def _history() -> list[tuple[UUID, float]]:
+def history(most: int) -> list[tuple[UUID, float]]:
     """The team, and how much of its time limit it ran, of the last runs that ended by themselves."""
     ran = ExpressionWrapper(
         Extract(F("ended_at") - F("started_at"), "epoch") / F("job__time_limit_s"), output_field=FloatField()
     )
     ended = Attempt.objects.filter(state=Attempt.State.ENDED, started_at__isnull=False, preempt_at=None)
-    rows = ended.annotate(part=ran).order_by("-id").values_list("job__team_id", "part")[:RUNS]
+    rows = ended.annotate(part=ran).order_by("-id").values_list("job__team_id", "part")[:most]
     return [(team, min(1.0, max(0.0, part))) for team, part in rows]
 
 
@@ -231,7 +233,14 @@ def known(jobs: Iterable[UUID], *, now: datetime) -> Known:
     if as_of is None:
         return Known(None, {}, Score([]))
     places = {job: _place(value, as_of) for job, value in zip(jobs, values, strict=True) if value}
-    return Known(as_of, places, Score([_day(*day) for day in json.loads(score or "[]")]))
+    return Known(as_of, places, Score([_day(*day) for day in json.loads(score or b"[]")]))
+
+
+def order(*, now: datetime) -> Mapping[bytes, int]:
+    """The place in the queue of all who wait, by the bytes of their ids; empty where it is not known."""
+    _, (line,) = _read(["order"], now)
+    ids = line or b""
+    return {ids[16 * at : 16 * at + 16]: at for at in range(len(ids) // 16)}
 
 
 def _day(on: str, *counts: int) -> Day:
@@ -247,8 +256,8 @@ def if_submitted(spec: Spec, *, now: datetime) -> When | None:
     return _place(value, as_of).when if as_of and value else None
 
 
-def _read(names: Sequence[str], now: datetime) -> tuple[datetime | None, list[str | None]]:
-    nothing: list[str | None] = [None] * len(names)
+def _read(names: Sequence[str], now: datetime) -> tuple[datetime | None, list[bytes | None]]:
+    nothing: list[bytes | None] = [None] * len(names)
     try:
         told, *values = series.client().hmget(KEY, ["made", *names])
     except redis.RedisError as error:
@@ -257,11 +266,11 @@ def _read(names: Sequence[str], now: datetime) -> tuple[datetime | None, list[st
     as_of = clock.from_epoch(float(told)) if told else None
     if as_of is None or now - as_of > FRESH:
         return None, nothing
-    return as_of, [value.decode() if value else None for value in values]
+    return as_of, values
 
 
-def _place(value: str, as_of: datetime) -> Place:
-    at, *seconds = map(int, value.split(","))
+def _place(value: bytes, as_of: datetime) -> Place:
+    at, *seconds = map(int, value.split(b","))
     if not seconds:
         return Place(at, None)
     p50, p90 = (as_of + timedelta(seconds=each) for each in seconds)

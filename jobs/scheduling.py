@@ -36,8 +36,7 @@ MOST_NAMED = 8
 @transaction.atomic
 def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     """Place what can be placed; returns how many. `ready` are the environments that can be used now."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PASS_LOCK])
+    lock()
     queue = scenes.queue()
     shares = scenes.shares(now)
     held = {row.id: code for row in queue if (code := _gate(row, ready, now))}
@@ -52,6 +51,12 @@ def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     else:
         _settle(scene, None, shares, now)
     return placed
+
+
+def lock() -> None:
+    """Keep every pass out until this transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PASS_LOCK])
 
 
 def _gate(row: Row, ready: frozenset[str], now: datetime) -> str:

@@ -47,12 +47,12 @@ class Standing:
 def of(job: Job, scope: Scope, *, now: datetime) -> Standing:
     mine = Job.objects.seen_by(scope).filter(state=State.QUEUED).order_by("-priority", "queued_at", "id")
     own = dict(mine.values_list("pk", "name")[:MOST_OWN])
-    known = promises.known({*own, job.pk}, now=now)
+    order, known = promises.order(now=now), promises.known([job.pk], now=now)
     place = known.places.get(job.pk)
     if place is None:
         # Submitted a moment ago, or nobody rehearses: by priority and age, which is the order within a team.
         return Standing(ahead(job), (), 0, None, known.score, sooner(job, now=now))
-    before = sorted((each.ahead, pk) for pk, each in known.places.items() if each.ahead < place.ahead and pk in own)
+    before = sorted((at, pk) for pk in own if (at := order.get(pk.bytes, place.ahead)) < place.ahead)
     named = [(pk, own[pk]) for _, pk in before[: -MOST_NAMED - 1 : -1]]
     return Standing(place.ahead, named, len(before), place.when, known.score, sooner(job, now=now))
 

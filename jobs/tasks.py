@@ -15,7 +15,7 @@ from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
 from haein.telemetry import series
-from jobs import lifecycle, promises, pulse, replaying, scheduling, settling, snapshots, uploads, windows
+from jobs import lifecycle, promises, pulse, repacks, replaying, scheduling, settling, snapshots, uploads, windows
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,13 @@ def reconcile() -> None:
     if not _reconciling.acquire(blocking=False):
         return
     try:
-        works = (("inventory", _inventory), ("observe", _observe), ("windows", _windows), ("advance", _advance))
+        works = (
+            ("inventory", _inventory),
+            ("observe", _observe),
+            ("windows", _windows),
+            ("advance", _advance),
+            ("repack", _follow),
+        )
         steps = [_step(name, work) for name, work in works]
         pulse.beat("scheduler", problem=next((problem for problem in steps if problem), ""), now=clock.now())
     finally:
@@ -89,6 +95,12 @@ def settle() -> None:
     settling.settle(snapshots.capacity(), now=clock.now())
 
 
+@shared_task(name="jobs.repack")
+def repack() -> None:
+    """Whether a move of running jobs would make room for one that waits; takes up to a second of a core."""
+    repacks.look(now=clock.now())
+
+
 def _inventory() -> None:
     global _inventory_due
     if time.monotonic() >= _inventory_due:
@@ -108,6 +120,10 @@ def _measure(running: list[UUID]) -> None:
 
 def _windows() -> None:
     windows.enforce(clock.now())
+
+
+def _follow() -> None:
+    repacks.follow(now=clock.now())
 
 
 def _advance() -> None:

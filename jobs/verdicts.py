@@ -77,12 +77,11 @@ def _rested(attempt: Attempt, failure: int) -> datetime | None:
 
 def _yielded(attempt: Attempt, sight: Sight) -> bool:
     """It was asked to end, or ended in some other way after it was signalled to save its work."""
-    if attempt.preempt_at is None:
-        return False
     if sight.cause is Cause.STOPPED:
+        # Also where the notice was called off in the same moment: nobody else asks for an end.
         return True
     assert attempt.ended_at is not None
-    told = attempt.warned_at is not None and attempt.ended_at >= attempt.warned_at
+    told = attempt.preempt_at is not None and attempt.warned_at is not None and attempt.ended_at >= attempt.warned_at
     return told and sight.cause in {Cause.EXITED, Cause.SIGNALLED}
 
 

@@ -43,17 +43,19 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """`order` are the reader's waiting jobs, sorted; `others` is how many more wait."""
+    """`order` are the reader's waiting jobs, sorted; `others` is how many more wait. `known` is without places."""
 
     order: Sequence[UUID]
     others: int
     known: Known
     held: Held
+    now: datetime
 
     def rows(self, ids: Sequence[UUID]) -> list[tuple[Job, Place | None]]:
         """These of them, in this order, with their places."""
         found: Mapping[UUID, Job] = Job.objects.select_related("team__organization", "submitted_by").in_bulk(ids)
-        return [(found[pk], self.known.places.get(pk)) for pk in ids if pk in found]
+        places = promises.known(ids, now=self.now).places
+        return [(found[pk], places.get(pk)) for pk in ids if pk in found]
 
 
 def seen_by(scope: Scope) -> QuerySet[Job]:
@@ -66,13 +68,12 @@ def of(scope: Scope, *, sort: str = DEFAULT_SORT, now: datetime) -> Queue:
     """Unknown sorts mean the default: a link from an old page still works. Four queries."""
     by_row = sort in SORTS and sort != DEFAULT_SORT
     rows = seen_by(scope).order_by(*([sort] if by_row else ["-priority"]), "queued_at", "id")
-    order = list(rows.values_list("pk", flat=True))
-    known = promises.known(order, now=now)
+    ids = list(rows.values_list("pk", flat=True))
     if not by_row:
-        last = len(order)
-        order.sort(key=lambda pk: known.places[pk].ahead if pk in known.places else last)
-    waiting = Job.objects.filter(state=State.QUEUED).count()
-    return Queue(order, max(0, waiting - len(order)), known, _held())
+        line = promises.order(now=now)
+        ids.sort(key=lambda pk: line.get(pk.bytes, len(line)))
+    every = Job.objects.filter(state=State.QUEUED).count()
+    return Queue(ids, max(0, every - len(ids)), promises.known([], now=now), _held(), now)
 
 
 def _held() -> Held:

@@ -67,7 +67,7 @@ SENTENCES: Mapping[str, str] = {
 def sentence(code: str, values: Mapping[str, object]) -> str:
     """The reason in the reader's language. A value may be a reason itself ({"code": ..., "values": ...}), or a list."""
     text = SENTENCES.get(code, code)
-    return gettext(text) % {name: _said(value) for name, value in values.items()} if text else ""
+    return (gettext(text) % {name: _said(value) for name, value in values.items()}).strip() if text else ""
 
 
 def _said(value: object) -> object:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Upload,
         UsageLine,
         UsageSummary,
+        Window,
     )
     from haein.client.api import Client
     from haein.client.errors import (
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "answers": (
         "Attempt", "Cost", "CostLine", "Environment", "Event", "File", "Job", "LogChunk", "LogLine", "Me", "Node",
-        "Price", "Quota", "Quote", "Upload", "UsageLine", "UsageSummary",
+        "Price", "Quota", "Quote", "Upload", "UsageLine", "UsageSummary", "Window",
     ),
     "api": ("Client",),
     "errors": (
@@ -68,7 +69,7 @@ __all__ = [
     "Attempt", "BadFiles", "BadJobFile", "Client", "Conflict", "Cost", "CostLine", "Environment", "Event", "File",
     "Forbidden", "GitSource", "HaeinError", "Invalid", "Job", "JobFile", "JobSpec", "LogChunk", "LogLine", "Me",
     "Node", "NotFound", "NotSignedIn", "Price", "Quota", "Quote", "Refused", "ServerAway", "ServerFault",
-    "TooManyRequests", "Upload", "UsageLine", "UsageSummary",
+    "TooManyRequests", "Upload", "UsageLine", "UsageSummary", "Window",
 ]  # fmt: skip
 
 

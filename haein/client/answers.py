@@ -239,7 +239,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`."""
+    """One run of a job; `node` is the first worker's. A server of 0.2.0 tells no `workers`.
+
+    It is `guaranteed` its place or borrows it; `preempt_at` is when it was, or is, asked to end to make room, and
+    `checkpoint_at` when its job last said that its work is saved.
+    """
 
     id: str = ""
     number: int = 0
@@ -250,6 +254,9 @@ class Attempt:
     placed_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    guaranteed: bool = False
+    preempt_at: datetime | None = None
+    checkpoint_at: datetime | None = None
     cause: str = ""
     exit_code: int | None = None
     signal: int | None = None
@@ -423,6 +430,26 @@ class Node:
     pod: str = ""
     drained: bool = False
     devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """GPUs reserved for a team (`kind` is reservation) or nodes out (maintenance), from one moment to another.
+
+    `state` is coming, now, over or cancelled. `nodes` go out, or have the GPUs; `made_by` is told to operators alone.
+    """
+
+    id: str = ""
+    kind: str = ""
+    state: str = ""
+    reason: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    team: Named | None = None
+    gpus: int = 0
+    model: str = ""
+    nodes: tuple[str, ...] = ()
+    made_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

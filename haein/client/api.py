@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -34,6 +35,7 @@ from haein.client.answers import (
     Upload,
     UsageLine,
     UsageSummary,
+    Window,
 )
 from haein.client.git_source import GitSource
 from haein.client.spec import JobSpec
@@ -251,6 +253,31 @@ class Client:
     def nodes(self) -> list[Node]:
         return self._results(Node, "nodes")
 
+    def windows(self) -> list[Window]:
+        """What is reserved for your teams and what goes out for maintenance, now and to come."""
+        return self._results(Window, "windows")
+
+    def reserve(
+        self, team: str, gpus: int, model: str, *, starts_at: datetime, ends_at: datetime, reason: str
+    ) -> Window:
+        """As an operator: keep whole GPUs for a team (its id). Raises Invalid with the nearest that is possible."""
+        return self._window(starts_at, ends_at, reason, team=team, gpus=gpus, model=model)
+
+    def maintain(
+        self, nodes: Iterable[str] = (), *, rack: str = "", starts_at: datetime, ends_at: datetime, reason: str
+    ) -> Window:
+        """As an operator: take these nodes, or a whole rack, out."""
+        return self._window(starts_at, ends_at, reason, nodes=list(nodes), rack=rack)
+
+    def cancel_window(self, window: str) -> None:
+        """As an operator. Raises Conflict when it is over."""
+        self.transport.ask("POST", f"windows/{window}/cancel")
+
+    def _window(self, starts_at: datetime, ends_at: datetime, reason: str, **more: Any) -> Window:
+        body = {"starts_at": _in_utc(starts_at), "ends_at": _in_utc(ends_at), "reason": reason, **more}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return answers.read(Window, self.transport.json("POST", "windows", body=body, headers=headers))
+
     def prices(self) -> list[Price]:
         return self._results(Price, "prices")
 
@@ -259,6 +286,11 @@ class Client:
 
     def _results(self, kind: type[Kind], path: str) -> list[Kind]:
         return [answers.read(kind, told) for told in self.get(path)["results"]]
+
+
+def _in_utc(at: datetime) -> str:
+    """A time without a zone is in the reader's own."""
+    return at.astimezone(UTC).isoformat()
 
 
 @contextmanager

@@ -63,5 +63,7 @@ def _take(*commands: Callable[..., None]) -> None:
 _take(signing.login, signing.logout, signing.whoami)
 app.command(cls=submitting.WithCommand, options_metavar="[OPTIONS] [-- COMMAND...]")(submitting.submit)
 _take(jobs.ps, jobs.show, jobs.queue, logs.logs, jobs.cancel, jobs.retry, files.files, files.cp)
-_take(cluster.cost, cluster.nodes, cluster.prices, cluster.environments, submitting.schema)
+_take(cluster.cost, cluster.nodes)
+app.add_typer(cluster.windows, name="windows")
 app.add_typer(quotas.app, name="quotas")
+_take(cluster.prices, cluster.environments, submitting.schema)

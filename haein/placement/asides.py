@@ -112,6 +112,16 @@ def of_window(aside: Aside, nodes: Iterable[NodeState]) -> Block:
     return Block(parts, aside.at, "window", team=aside.team)
 
 
+def of_pool(pool: str, nodes: Iterable[NodeState]) -> Block:
+    """Who can't be sent away again stays out of what a pool's owners may want back."""
+    parts = [
+        (node.id, tuple(device.id for device in node.devices), node.cpus, node.memory_mb)
+        for node in nodes
+        if node.pool == pool
+    ]
+    return Block(parts, NEVER, "promised", firm=True)
+
+
 def of_kept(kept: Kept, request: Request | Gang, tier: int, known: Mapping[Hashable, NodeState]) -> Block | None:
     """None where one of its places is gone, or out of service."""
     each = request.each if isinstance(request, Gang) else request

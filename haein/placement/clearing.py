@@ -62,6 +62,16 @@ class Clearing:
         ]
         return min(found, key=lambda cleared: cleared.weight, default=None)
 
+    def would_fit(self, request: Request | Gang, places: Places, leaves: Callable[[Running], bool]) -> bool:
+        """Whether each of the places' devices has room for its worker once those who leave have left."""
+        shape = shape_of(request.each if isinstance(request, Gang) else request)
+        known = {node.id: node for node in self._nodes}
+        for node_id, device_ids in places:
+            node = self.node(known[node_id], shape)
+            if node is None or not node.would_fit(device_ids, lambda each: 0.0 if leaves(each) else None):
+                return False
+        return True
+
     def _domains(self, request: Request | Gang) -> list[list[NodeState]]:
         if not isinstance(request, Gang) or not request.required or request.near is Near.ANYWHERE:
             return [list(self._nodes)]
@@ -159,6 +169,14 @@ class _Node:
         total = combine([each for each, _ in leaving.values()] or [0.0])
         return _Slot(total, tuple(each for _, each in leaving.values()), chosen)
 
+    def would_fit(self, device_ids: Iterable[Hashable], weight: Weight) -> bool:
+        """Whether the worker fits on each of these devices when whoever has a weight has left."""
+        for index in (self._index[device_id] for device_id in device_ids):
+            state = self._look.states[index]
+            if state is None or self._device(index, state, weight, {}) is None:
+                return False
+        return True
+
     def _devices(
         self, weight: Weight, combine: Combine, gone: dict[Hashable, Running]
     ) -> tuple[tuple[int, ...], dict[Hashable, tuple[float, Running]]] | None:
@@ -174,7 +192,7 @@ class _Node:
         able.sort(key=lambda each: each[:2])
         best = able[: self._shape.gpus]
         leaving = {running.id: (each, running) for _, _, found in best for each, running in found}
-        return tuple(index for _, index, _ in best), leaving
+        return tuple(sorted(index for _, index, _ in best)), leaving
 
     def _device(
         self, index: int, state: State, weight: Weight, gone: dict[Hashable, Running]

@@ -148,6 +148,24 @@ class Cluster:
         placement = self.place(asked)
         return (placement,) if placement else ()
 
+    def start_at(
+        self, asked: Request | Gang, places: Iterable[tuple[Hashable, tuple[Hashable, ...]]]
+    ) -> tuple[Placement, ...]:
+        """The same on these nodes and devices, one for each worker, and nowhere else."""
+        each = asked.each if isinstance(asked, Gang) else asked
+        placed: list[Placement] = []
+        for member, (node_id, device_ids) in enumerate(places):
+            order = self._order[node_id]
+            others = [device.given.id for device in self._devices[order] if device.given.id not in device_ids]
+            self.withhold(node_id, others, 0, 0)
+            placement = self.place_among(each, np.array([order]))
+            self.give_back(node_id, others, (0, 0))
+            if placement is None:
+                self.end(asked, placed)
+                return ()
+            placed.append(replace(placement, member=member))
+        return tuple(placed)
+
     def place_among(self, request: Request, orders: NDArray[np.int64]) -> Placement | None:
         """The same, with a choice of these nodes alone."""
         shape = shape_of(request)

@@ -183,13 +183,7 @@ class _Pass:
             if aside.until > self.now:
                 self.blocks.add(asides.of_window(aside, nodes))
         for pool in sorted(self.allowances.guarded()):
-            # Who can't be sent away again stays out of what a pool's owners may want back.
-            parts = [
-                (node.id, tuple(device.id for device in node.devices), node.cpus, node.memory_mb)
-                for node in nodes
-                if node.pool == pool
-            ]
-            self.blocks.add(Block(parts, asides.NEVER, "promised", firm=True))
+            self.blocks.add(asides.of_pool(pool, nodes))
         leaving = {each.job for each in self.scene.running if each.ending is not None}
         requests = {each.job: each.request for each in self.scene.running}
         for kept in self.scene.kept:
@@ -200,7 +194,7 @@ class _Pass:
             tier = self.allowances.tier(job) if job else INSIDE_POOL
             request = job.request if job else requests[kept.job]
             block = asides.of_kept(kept, request, tier, known)
-            if block is None or not self._holds(kept):
+            if block is None or not self._holds(kept, request):
                 self.dropped.add(kept.job)
                 self.since[kept.job] = kept.made
                 continue
@@ -212,19 +206,16 @@ class _Pass:
         if kept.keeping is Keeping.TURN:
             self.turns.add(team)
 
-    def _holds(self, kept: Kept) -> bool:
-        """Whether what is on its places will have left as it was said."""
-        mine = {device_id for _, device_ids in kept.places for device_id in device_ids}
-        for each in self.scene.running:
-            if each.job == kept.job:
-                continue
-            if not any(grant.device_id in mine for placement in each.placements for grant in placement.grants):
-                continue
-            if kept.keeping is Keeping.CLEARED and each.ending is None:
-                return False
-            if kept.keeping is Keeping.TURN and max(each.ends, self.now) > kept.starts + LATE_S:
-                return False
-        return True
+    def _holds(self, kept: Kept, request: Request | Gang) -> bool:
+        """Whether what is on its places will have left as it was said, as far as it is in the way."""
+        return self.clearing.would_fit(request, kept.places, lambda each: self._will_leave(each, kept))
+
+    def _will_leave(self, each: Running, kept: Kept) -> bool:
+        if each.job == kept.job:
+            return True
+        if kept.keeping is Keeping.CLEARED:
+            return each.ending is not None
+        return max(each.ends, self.now) <= kept.starts + LATE_S
 
     # The order.
 
@@ -287,7 +278,7 @@ class _Pass:
         elif code:
             self._lose(job)
             self.refusals[job.id] = code
-        elif not self._try(job, tier):
+        elif not (reclaimed and self._start_at(job, kept, tier)) and not self._try(job, tier):
             reclaimed = reclaimed or (tier > BORROWED and self._reclaim(job, tier))
             self.refusals[job.id] = "reclaiming" if reclaimed else "its_turn"
 
@@ -335,6 +326,14 @@ class _Pass:
                 return True
             self._full[full] = "no_capacity"
         return False
+
+    def _start_at(self, job: Waiting, kept: Kept, tier: int) -> bool:
+        """Where room was cleared for it: that is where it was said to go."""
+        self._show(self._asker(job, tier))
+        placed = self.cluster.start_at(job.request, kept.places)
+        if placed:
+            self._start(job, placed, tier)
+        return bool(placed)
 
     def _show(self, asker: Asker) -> None:
         self.blocks.show(self.blocks.mode(asker))

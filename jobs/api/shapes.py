@@ -360,6 +360,11 @@ class AttemptShape(serializers.Serializer[Any]):
     placed_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
+    guaranteed = serializers.BooleanField(help_text="whether it has its place by its team's guarantee")
+    preempt_at = serializers.DateTimeField(allow_null=True, help_text="when it was, or is, asked to end to make room")
+    checkpoint_at = serializers.DateTimeField(
+        allow_null=True, help_text="when its job last said that its work is saved"
+    )
     cause = serializers.CharField(allow_blank=True)
     exit_code = serializers.IntegerField(allow_null=True)
     signal = serializers.IntegerField(allow_null=True)
@@ -370,6 +375,7 @@ def attempt(row: Attempt) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in ("number", "state", "placed_at", "started_at", "ended_at")},
         **{name: getattr(row, name) for name in ("cause", "exit_code", "signal", "detail")},
+        **{name: getattr(row, name) for name in ("guaranteed", "preempt_at", "checkpoint_at")},
         "id": row.pk,
         "node": row.node.name,
         "workers": [

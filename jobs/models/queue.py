@@ -151,8 +151,8 @@ class Window(Owned):
 class Repack(Owned):
     """A proposal to move running jobs so that a waiting one finds room; an operator approves it and watches it.
 
-    `moves` are what to move, from where and to where, as repacks.Move as JSON; `lost_s` is the work lost by it in
-    GPU-seconds, `gained_s` what the waiting jobs gain.
+    `moves` says what to move, from where and to where, as repacks.Plan as JSON; `lost_s` is the work lost by it in
+    GPU-seconds, `gained_s` how much sooner the waiting job has its GPUs.
     """
 
     team_path = "job__team_id"

@@ -48,6 +48,8 @@ def test_one_that_runs_says_whether_its_place_is_its_own_and_when_it_must_leave(
     preempting.warn({attempt.pk: Yield("reclaimed", {"gpus": "1"}, at)}, now=now)
     for told in (alices.get(f"jobs/{job}").json(), alices.get("jobs").json()["results"][0]):
         assert told["preempt_at"] == at.isoformat().replace("+00:00", "Z")
+    (run,) = alices.get(f"jobs/{job}/attempts").json()["results"]
+    assert (run["guaranteed"], run["preempt_at"], run["checkpoint_at"]) == (False, told["preempt_at"], None)
     assert "A team that is guaranteed the GPUs" in alices.get(f"jobs/{job}/events").json()["results"][-1]["reason"]
 
 

@@ -17,9 +17,10 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from billing import metering
 from dashboard.routes import sockets
+from haein.cluster.models import Device
 from haein.lib import clock
 from jobs import replays, scheduling, uploads
-from jobs.models import Allocation, Attempt, Event, Job, Quota, Replay
+from jobs.models import Allocation, Attempt, Event, Job, Quota, Repack, Replay, Window
 from tests.cast import ASKED, Person, Program
 from tests.sockets import Socket, run
 
@@ -43,7 +44,7 @@ OF_A_TOKEN = {"token_revoke"}
 API_OPEN = {"api_schema", "api_nothing"}
 API_OWN = {
     *("api_me", "api_token", "api_environments", "api_quote", "api_uploads", "api_jobs", "api_queue"),
-    *("api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas"),
+    *("api_windows", "api_usage", "api_usage_summary", "api_prices", "api_nodes", "api_quotas", "api_repacks"),
 }
 # Of one quota: whoever may not see it is told that there is none.
 API_OF_A_QUOTA = {"api_quota"}
@@ -52,20 +53,26 @@ API_OF_A_JOB = {
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
 # For operators; others are told that there is no such page.
-OPERATORS = {"prices", "quotas", "replays"}
+OPERATORS = {"prices", "quotas", "replays", "repack", "windows"}
 # Of one node: its holders are named to their own team alone.
 OF_A_NODE = {"node"}
 # Verbs of operators on one node; others are told that there is no such page.
 ON_A_NODE = {"node_drain", "node_undrain"}
 # Of one replay, which is the operators' alone.
 OF_A_REPLAY = {"replay", "replay_cancel", "replay_delete", "replay_csv", "replay_curves_csv"}
+# Of one window: verbs of operators; others are told that there is no such window.
+OF_A_WINDOW = {"window_cancel"}
+API_OF_A_WINDOW = {"api_window_cancel"}
+# Verbs of operators on one repack.
+ON_A_REPACK = {"repack_approve", "repack_reject"}
+API_ON_A_REPACK = {"api_repack_approve", "api_repack_reject"}
 # Of one job: whoever may not see it is told that there is no such page.
 OF_A_JOB = {
     *("job", "job_cancel", "job_retry", "job_clone", "job_log", "job_log_download", "job_files", "job_file"),
 }
 SOCKETS_OWN = {"ws/overview/", "ws/jobs/", "ws/queue/", "ws/cluster/"}
 SOCKETS_OF_A_JOB = {"ws/jobs/<uuid:job_id>/"}
-SOCKETS_OF_OPERATORS = {"ws/replays/", "ws/replays/<uuid:replay_id>/"}
+SOCKETS_OF_OPERATORS = {"ws/repack/", "ws/replays/", "ws/replays/<uuid:replay_id>/"}
 
 
 def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
@@ -77,8 +84,8 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 
 
 def test_every_route_says_what_a_stranger_finds_there() -> None:
-    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | OF_A_TOKEN
-    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA
+    known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_A_TOKEN
+    known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | OF_A_WINDOW | API_OF_A_WINDOW | API_ON_A_REPACK
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -87,7 +94,9 @@ def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     assert {name for name, ids in with_id.items() if "quota_id" in ids} == API_OF_A_QUOTA
+    assert {name for name, ids in with_id.items() if "repack_id" in ids} == ON_A_REPACK | API_ON_A_REPACK
     others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - OPEN
+    others -= OF_A_WINDOW | API_OF_A_WINDOW | ON_A_REPACK | API_ON_A_REPACK
     assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
@@ -119,17 +128,45 @@ def a_replay(job: Job) -> Replay:
     return Replay.objects.create(by=job.submitted_by, asked=asked, file_name="xyzzy-name", **ended)
 
 
+def a_window(job: Job) -> Window:
+    """A reservation of the job's team, made by whoever submitted it."""
+    hour = timedelta(hours=1)
+    window: Window = Window.objects.create(
+        team=job.team,
+        made_by=job.submitted_by,
+        gpus=1,
+        model="B200",
+        reason="xyzzy-name",
+        starts_at=clock.now() + hour,
+        ends_at=clock.now() + 2 * hour,
+    )
+    window.devices.set(Device.objects.filter(index=0))
+    return window
+
+
+def a_repack(job: Job) -> Repack:
+    """Proposed to make room for a job of Alice's."""
+    found, _ = Repack.objects.get_or_create(
+        job=job, defaults={"moves": {"where": "xyzzy", "places": [], "moves": []}, "lost_s": 1, "gained_s": 3}
+    )
+    return found
+
+
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
     if name in OF_A_NODE | ON_A_NODE:
         return reverse(name, args=["node1"])
+    if name in ON_A_REPACK:
+        return reverse(name, args=[a_repack(job).pk])
     if name in OF_A_REPLAY:
         return reverse(name, args=[a_replay(job).pk])
+    if name in OF_A_WINDOW | API_OF_A_WINDOW:
+        return reverse(name, args=[a_window(job).pk])
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY))
+@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | OF_A_WINDOW | ON_A_REPACK))
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -158,8 +195,19 @@ def test_charlies_program_is_told_that_there_is_no_such_job(charlie: Person, sec
     assert (Event.objects.count(), secret.cancel_requested_at) == (before, None)
 
 
+@pytest.mark.parametrize("name", sorted(API_ON_A_REPACK))
+def test_charlies_program_is_told_that_there_is_no_such_repack(charlie: Person, secret: Job, name: str) -> None:
+    where = reverse(name, args=[a_repack(secret).pk])
+    answer = Program(charlie).post(where)
+    assert answer.status_code == 404
+    no_word_of_it(answer.content.decode(), secret)
+    assert Repack.objects.get().state == "proposed"
+    assert Client().post(where).status_code == 401
+
+
 @pytest.mark.parametrize("name", sorted(API_OWN - {"api_token", "api_quote", "api_uploads"}))
 def test_charlies_program_reads_no_word_of_alice(charlie: Person, secret: Job, name: str) -> None:
+    a_repack(secret)
     answer = Program(charlie).get(reverse(name))
     assert answer.status_code == 200
     no_word_of_it(answer.content.decode(), secret)
@@ -204,6 +252,15 @@ def test_nobodys_program_is_told_to_sign_in(secret: Job, name: str) -> None:
         no_word_of_it(answer.content.decode(), secret)
 
 
+def test_charlies_program_is_told_that_there_is_no_such_window(charlie: Person, secret: Job) -> None:
+    program, where = Program(charlie), address("api_window_cancel", secret)
+    answer = program.post(where)
+    assert answer.status_code == 404
+    no_word_of_it(answer.content.decode(), secret)
+    assert program.get("windows").json() == {"results": []}
+    assert Window.objects.get().cancelled_at is None
+
+
 @pytest.mark.parametrize("name", sorted(API_OF_A_JOB - {"api_job_cancel", "api_job_retry"}))
 def test_bobs_program_is_told_more(bob: Person, secret: Job, name: str) -> None:
     where = reverse(name, args=[secret.pk]) + ("?path=x" if name == "api_job_file" else "")
@@ -241,12 +298,27 @@ def test_only_an_operator_and_the_holders_team_are_told_who_holds_a_node(
     assert "another team" in charlie.client.get(where).content.decode()
 
 
+def test_a_reservation_is_shown_to_its_team_and_to_operators(
+    bob: Person, charlie: Person, oda: Person, secret: Job
+) -> None:
+    window = a_window(secret)
+    for path in ("/cluster/", "/cluster/nodes/node1/"):
+        assert "xyzzy-name" in bob.client.get(path).content.decode()
+        assert "xyzzy-name" in oda.client.get(path).content.decode()
+        no_word_of_it(charlie.client.get(path).content.decode(), secret)
+    for program, by in ((Program(bob), None), (Program(oda), secret.submitted_by.email)):
+        (seen,) = program.get("windows").json()["results"]
+        assert (seen["id"], seen["made_by"]) == (str(window.pk), by)
+
+
 def test_bob_reads_them(bob: Person, secret: Job) -> None:
     for name in ("overview", "jobs", "billing"):
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
-@pytest.mark.parametrize("name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE))
+@pytest.mark.parametrize(
+    "name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_WINDOW | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK)
+)
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):
         answer = ask(address(name, secret))

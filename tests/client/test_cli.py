@@ -405,6 +405,50 @@ def test_nodes_are_told_with_the_words_that_jobs_ask_for(run: Run) -> None:
     assert "train" not in second
 
 
+WINDOW = {
+    "id": "w1", "kind": "reservation", "state": "coming", "reason": "the course",
+    "team": {"id": "t1", "name": "Vision"},
+    "starts_at": "2026-12-01T09:00:00Z", "ends_at": "2026-12-01T17:00:00Z", "gpus": 8, "model": "B200",
+    "nodes": ["n1", "n2"],
+}  # fmt: skip
+
+
+def test_windows_are_listed_planned_and_cancelled(run: Run) -> None:
+    times = ("--from", "2026-12-01T18:00+0900", "--to", "2026-12-01T20:00+0900", "--reason", "the course")
+    with serving(lambda asked: page(WINDOW) if asked.method == "GET" else told(WINDOW)) as server:
+        (line,) = run("windows", url=server.url).out.splitlines()[1:]
+        kept = run("windows", "reserve", "8", "B200", "--team", "t1", *times, url=server.url)
+        out = run("windows", "maintain", "n1", "n2", *times, url=server.url)
+        assert run("windows", "cancel", "w1", url=server.url).out == "Cancelled.\n"
+    assert re.split(r"  +", line)[:3] == ["w1", "8 x B200 for Vision", "n1, n2"]
+    assert kept.out == out.out == "w1: 8 x B200 for Vision, n1, n2\n"
+    both = {"starts_at": "2026-12-01T09:00:00+00:00", "ends_at": "2026-12-01T11:00:00+00:00", "reason": "the course"}
+    assert [asked.json for asked in server.asked[1:3]] == [
+        {**both, "team": "t1", "gpus": 8, "model": "B200"},
+        {**both, "nodes": ["n1", "n2"], "rack": ""},
+    ]
+    assert server.asked[3].path == "windows/w1/cancel"
+
+
+def test_the_queue_says_who_waits_and_when_they_start(run: Run) -> None:
+    start = {"p50": "2026-11-25T12:00:00Z", "p90": "2026-11-25T14:00:00Z", "as_of": "2026-11-25T09:00:00Z"}
+    waits = {"job": {"id": "x", "name": "big"}, "team": {"id": "y", "name": "Vision"}, "gpus": 8, "share": 1000}
+    answer = {
+        "waiting": 2,
+        "others": 3,
+        "gpus": {"all": 16, "held": 12.5, "free": 3.5, "lent": 2},
+        "promises": {"count": 40, "p50_held_percent": 51, "p90_held_percent": 92},
+        "results": [{**waits, "ahead": 1, "expected_start": start}, {**waits, "ahead": None, "expected_start": None}],
+    }
+    with serving(lambda _: told(answer)) as server:
+        ran = run("queue", url=server.url)
+    first, second = ran.out.splitlines()[1:]
+    assert re.search(r"big +Vision +8 .* 1 +2026-11-25 .*  2026-11-25", first)
+    assert "not known" in second
+    assert "2 wait that you can see, and 3 more. 12.5 of 16 GPUs are held, 2 of them lent." in ran.err
+    assert "Of 40 promises of the last seven days 92 % held." in ran.err
+
+
 # As a process
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,10 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.models import Session
 
 from dashboard import hub
+from haein.lib import clock
 from haein.telemetry import series
 from haein.tenants.models import TeamMember
-from jobs import services
+from jobs import promises, services
 from jobs.models import Attempt, Job
 from tests.cast import Person
 from tests.sockets import Socket, fragment, run
@@ -53,6 +55,22 @@ def test_a_change_is_there_at_once_and_what_did_not_change_is_not_sent(
             assert time.monotonic() - begun < 2  # by the hint: without one it would look every four seconds
             told = [await page.receive() for _ in range(2)]
             assert {message["type"] for message in told} == {"fresh"}
+
+    run(story)
+
+
+def test_the_queue_moves_when_starts_were_worked_out_anew(big: None, alice: Person, submit: Submit) -> None:
+    submit(alice, gpus=8)
+    client = alice.client
+    promises.renew(now=clock.now() - timedelta(minutes=2))
+
+    async def story() -> None:
+        async with Socket(client, "/ws/queue/") as page:
+            await page.until(fragment("queue-head", "Waiting"))
+            await page.until(lambda told: told["type"] == "refresh")
+            await sync_to_async(promises.renew)(now=clock.now())
+            await page.until(fragment("queue-head"))
+            await page.until(lambda told: told["type"] == "refresh")
 
     run(story)
 

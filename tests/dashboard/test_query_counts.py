@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,10 +12,11 @@ from django.test.utils import CaptureQueriesContext
 
 from haein.lib import clock
 from haein.tenants.models import User
-from jobs import replays, tasks
-from jobs.models import Job
+from jobs import repacks, replays, tasks
+from jobs.models import Attempt, Claim, Job, Repack
 from tests.cast import Person
 from tests.dashboard import crowd
+from tests.jobs.repacking import scattered
 
 pytestmark = pytest.mark.usefixtures("big")
 
@@ -30,9 +32,10 @@ MOST = {
     "/billing/": 16,
     "/cluster/": 18,
     "/cluster/?node=node1": 23,
-    "/cluster/nodes/node1/": 12,
+    "/cluster/nodes/node1/": 15,
     "/jobs/new/": 10,
     "/tokens/": 9,
+    "/api/v1/windows": 7,
     "/api/": 8,
     "/api/v1/jobs": 6,
     "/api/v1/jobs?state=open": 6,
@@ -79,3 +82,20 @@ def test_the_number_of_queries_does_not_grow_with_replays(alice: Person, oda: Pe
         tasks.replay()
         counts.append(count(oda, path.replace("{replay}", str(started.pk))))
     assert counts[0] == counts[1] <= most
+
+
+def test_the_number_of_queries_does_not_grow_with_repacks(
+    oda: Person, alice: Person, submit: Callable[..., Job]
+) -> None:
+    job = scattered(alice, submit)
+    counts = []
+    for _ in range(2):
+        found = repacks.look(now=clock.now())
+        assert found
+        repacks.approve(found.pk, by=oda.user, now=clock.now())
+        counts.append(count(oda, "/operator/repack/"))
+        Repack.objects.filter(pk=found.pk).update(state="done", ended_at=clock.now())
+        Attempt.objects.update(preempt_at=None)
+        Claim.objects.all().delete()
+        Job.objects.filter(pk=job.pk).update(reason="no_capacity")
+    assert counts[0] == counts[1] <= 15

@@ -35,6 +35,7 @@ SIGNED_IN = (
     "/operator/quotas/",
     "/operator/quotas/?q=nothing-is-called-so",
     "/operator/prices/",
+    "/operator/repack/",
     "/operator/replays/",
     "/accounts/keep/",
     "/accounts/logout/",

@@ -30,7 +30,7 @@ while :; do sleep 0.05; done
 DEAF = "trap '' USR1 TERM; touch ready; while :; do sleep 0.05; done"
 
 
-def told(attempt: Attempt, seconds: float = 2.0) -> None:
+def told(attempt: Attempt, seconds: float = 5.0) -> None:
     now = clock.now()
     notice = Yield("reclaimed", {"gpus": "1"}, now + timedelta(seconds=seconds))
     assert preempting.warn({attempt.pk: notice}, now=now) == [attempt.pk]
@@ -147,7 +147,7 @@ def test_lent_gpus_go_back_to_whoever_is_guaranteed_them_and_then_return(
     ready: Callable[..., Job], charlie: Person, submit: Submit, drive: Any, finish: Any, settings: Any
 ) -> None:
     """The whole story on real processes: borrowed, claimed back, saved, left, and gone on from the checkpoint."""
-    settings.HAEIN_PREEMPTION_MIN_RUN_SECONDS, settings.HAEIN_PREEMPTION_NOTICE_SECONDS = 0, 1
+    settings.HAEIN_PREEMPTION_MIN_RUN_SECONDS, settings.HAEIN_PREEMPTION_NOTICE_SECONDS = 0, 5
     team = charlie.team
     Quota.objects.create(organization=team.organization, team=team, guaranteed=8000)
     borrows = ready(SAVES, checkpoints=True, gpus=8)
@@ -192,6 +192,20 @@ def test_the_end_of_one_that_had_notice(
     attempt.preempt_at, attempt.preempt_code, attempt.preempt_values = now, "reclaimed", {"gpus": "1"}
     attempt.ended_at, attempt.warned_at = now, now if warned else None
     assert verdicts.of(attempt, Sight(attempt.pk, Phase.ENDED, **sight)).kind is kind
+
+
+def test_whoever_is_stopped_while_the_notice_is_called_off_waits_again(alice: Person, submit: Submit) -> None:
+    """A pass that takes long calls it off by an older clock than the one that has just asked for the end."""
+    job = submit(alice)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=frozenset({"python"}))
+    attempt = job.attempts.get()
+    told(attempt, 1)
+    preempting.withdraw([attempt.pk], now=clock.now())
+    lifecycle._end([Sight(attempt.pk, Phase.ENDED, ended_at=now.timestamp() + 2, cause=Cause.STOPPED)], now)
+    job.refresh_from_db()
+    assert (job.state, job.failures) == ("queued", 0)
+    assert services.why(job) == "It had to yield, and waits again, with its old place in the queue."
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from haein.client import terminal
 from haein.client.commands.asking import Json, Text, complete_job, connect, find_job, results
 from haein.client.exits import BadOption
+
+if TYPE_CHECKING:
+    from haein.client.answers import Window
 
 
 def cost(
@@ -71,6 +75,82 @@ def nodes(as_json: Json = False) -> None:
             rows.append((name, *words, use, memory, "", "", "", ""))
     terminal.table(["NODE", "POOL", "LABELS", "CORES", "MEMORY", ">GPU", "MODEL", ">IN USE", "PROBLEM"], rows)
     return None
+
+
+windows = typer.Typer(help="List reservations and maintenance; operators also plan and cancel them.")
+_MOMENTS = ["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M%z"]
+_From = Annotated[
+    datetime,
+    typer.Option("--from", formats=_MOMENTS, metavar="MOMENT", help="2026-12-01T18:00, your time; or with +0900."),
+]
+_To = Annotated[datetime, typer.Option("--to", formats=_MOMENTS, metavar="MOMENT", help="The end, as --from.")]
+_Reason = Annotated[str, typer.Option(help="Why; whoever is kept out will read it.")]
+
+
+@windows.callback(invoke_without_command=True)
+def _windows(context: typer.Context, as_json: Json = False) -> None:
+    """List what is reserved for your teams and what goes out for maintenance, now and to come."""
+    from haein.client.answers import Window, read
+
+    if context.invoked_subcommand:
+        return None
+    told = results("windows")
+    if as_json:
+        return terminal.out_json(told)
+    terminal.table(
+        ["ID", "WHAT", "NODES", "FROM", "TO", "STATE", "WHY"],
+        [
+            (one.id, _planned(one), ", ".join(one.nodes), terminal.moment(one.starts_at), terminal.moment(one.ends_at),
+             one.state, one.reason)
+            for one in (read(Window, item) for item in told)
+        ],
+    )  # fmt: skip
+    return None
+
+
+def _planned(window: Window) -> str:
+    whose = window.team.name if window.team else ""
+    return f"{window.gpus} x {window.model} for {whose}" if whose else window.kind
+
+
+@windows.command()
+def reserve(
+    gpus: Annotated[int, typer.Argument(help="How many whole GPUs.")],
+    model: Annotated[str, typer.Argument(help="A model as `haein nodes` names it.")],
+    team: Annotated[str, typer.Option(help="The team's id.")],
+    starts_at: _From,
+    ends_at: _To,
+    reason: _Reason,
+) -> None:
+    """Keep GPUs for a team (operators)."""
+    with connect() as haein:
+        _made(haein.reserve(team, gpus, model, starts_at=starts_at, ends_at=ends_at, reason=reason))
+
+
+@windows.command()
+def maintain(
+    starts_at: _From,
+    ends_at: _To,
+    reason: _Reason,
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE...]", help="Names of nodes.")] = None,
+    rack: Annotated[str, typer.Option(help="All nodes of a rack.")] = "",
+) -> None:
+    """Take nodes out (operators)."""
+    with connect() as haein:
+        _made(haein.maintain(nodes or (), rack=rack, starts_at=starts_at, ends_at=ends_at, reason=reason))
+
+
+@windows.command("cancel")
+def cancel_window(window: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """Cancel one; whoever was told to leave for it may stay (operators)."""
+    with connect() as haein:
+        haein.cancel_window(window)
+    terminal.out("Cancelled.")
+
+
+def _made(window: Window) -> None:
+    nodes = terminal.plain(", ".join(window.nodes))
+    terminal.out(f"{window.id}: {terminal.plain(_planned(window))}, {nodes}")
 
 
 def prices(as_json: Json = False) -> None:
