@@ -167,6 +167,7 @@ def many(teams: int) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_sheet_takes_the_same_queries_and_no_time_with_a_thousand_teams(
     alice: Person, oda: Person, submit: Submit
 ) -> None:
