@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-<<<<<<< HEAD
-=======
 from django.conf import settings
-from django.db.models import Q
 
->>>>>>> main
 from haein.placement import emptying
 from haein.placement.emptying import Empty, Run
 from jobs import promises
@@ -21,27 +17,18 @@ RUNS = 500
 
 
 def of_node(node_id: int, *, now: datetime) -> Empty | None:
-<<<<<<< HEAD
     """By what runs there now, in three queries; None where nothing does."""
     running = Attempt.objects.exclude(state=Attempt.State.ENDED)
-    columns = ("pk", "started_at", "placed_at", "job__time_limit_s")
+    # With the key: two that are alike in all else are two.
+    columns = ("pk", "placed_at", "started_at", "preempt_at", "job__time_limit_s")
     # Two questions: one with an OR across tables would read all that run.
     rows = {
         *running.filter(node=node_id).values_list(*columns),
         *running.filter(workers__node=node_id).values_list(*columns),
     }
     if not rows:
-=======
-    """By what runs there now, in two queries; None where nothing does."""
-    here = Q(node=node_id) | Q(workers__node=node_id)
-    rows = Attempt.objects.exclude(state=Attempt.State.ENDED).filter(here).distinct()
-    # With the key: two that are alike in all else are two.
-    columns = ("pk", "placed_at", "started_at", "preempt_at", "job__time_limit_s")
-    runs = [_run(*row) for _, *row in rows.values_list(*columns)]
-    if not runs:
->>>>>>> main
         return None
-    runs = [emptying.Run((started_at or placed_at).timestamp(), limit) for _, started_at, placed_at, limit in rows]
+    runs = [_run(*row) for _, *row in rows]
     return emptying.when(runs, [part for _, part in promises.history(RUNS)], now.timestamp())
 
 
