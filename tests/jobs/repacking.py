@@ -9,7 +9,7 @@ from haein.cluster import inventory
 from haein.cluster.backends.base import Cause, Phase, Sight
 from haein.lib import clock
 from jobs import lifecycle, repacks, scheduling
-from jobs.models import Allocation, Attempt, Job
+from jobs.models import Attempt, Job
 from tests.cast import Person, node_fact
 
 
@@ -37,14 +37,11 @@ def scattered(by: Person, submit: Callable[..., Job]) -> Job:
         submit(by, name=name, gpus=2, time_limit_s=86_400, checkpoints=True)
     look(before)
     begin(before)
-    held: dict[int, list[Attempt]] = {}
-    for attempt in Attempt.objects.order_by("pk"):
-        held.setdefault(attempt.node_id, []).append(attempt)
-    for pair in held.values():
-        end(pair[1], before, Cause.EXITED, 0)
-    assert Allocation.objects.filter(ended_at=None).count() == 4
-    stays = Attempt.objects.filter(state="running").order_by("pk")
-    stays.filter(pk=stays[0].pk).update(checkpoint_at=now - timedelta(seconds=60))
+    for attempt in Attempt.objects.filter(job__name__startswith="gone"):
+        end(attempt, before, Cause.EXITED, 0)
+    stays = Attempt.objects.filter(state="running")
+    assert len(set(stays.values_list("node_id", flat=True))) == 2
+    stays.filter(job__name="old").update(checkpoint_at=now - timedelta(seconds=60))
     job = submit(by, name="large", gpus=4, time_limit_s=3600)
     look(now)
     job.refresh_from_db()
