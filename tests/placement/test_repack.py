@@ -291,5 +291,6 @@ def test_a_thousand_devices_take_less_than_a_second(free: int) -> None:
     began = time.process_time()
     found = repack.propose(scene, RULES, everyone(scene))
     took = time.process_time() - began
-    assert bool(found) == (free > 0)
+    # With one free on each node there is nowhere to go for those of two.
+    assert bool(found) == (free == 3)
     assert took < 1.0
