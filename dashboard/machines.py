@@ -66,6 +66,7 @@ def totals(occupied: Occupancy) -> dict[str, Any]:
     held_by = int((occupied.holders > 0).sum())
     free_devices = int(((occupied.held == 0) & (occupied.free > 0)).sum())
     on = ngettext("on %(n)d node", "on %(n)d nodes", nodes) % {"n": nodes}
+    kept = (_("Reserved"), gpus(units["reserved"]), _("for a team, and not in use"))
     return {
         "figures": [
             (_("GPUs"), f"{devices:,}", f"{on}, {_('%(n)d away') % {'n': away}}" if away else on),
@@ -73,6 +74,7 @@ def totals(occupied: Occupancy) -> dict[str, Any]:
             (_("Free"), gpus(units["free"]), _("%(n)s of them whole") % {"n": f"{free_devices:,}"}),
             (_("Unusable"), gpus(units["unusable"]), _("out of order, or beyond any legal slice")),
             (_("Drained"), gpus(units["drained"]), ngettext("%(n)d node", "%(n)d nodes", drained) % {"n": drained}),
+            *([kept] if units["reserved"] else []),
         ],
     }
 

@@ -111,9 +111,10 @@ def _initial(quota: Quota | None) -> dict[str, Any]:
 
 
 def owner(scope: Scope, asked: QueryDict) -> Owner:
-    """Whose quota an address or a form means. Raises Http404."""
+    """Whose quota an address or a form means, the reader's team's if it names nobody. Raises Http404."""
     try:
         ids = {name: UUID(str(asked[name])) for name in ("organization", "team", "member") if asked.get(name)}
+        ids = ids or {"team": scope.team.pk}
         return quotas.owner(scope=scope, pool=asked.get("pool", "").replace("\0", ""), **ids)
     except ValueError:
         raise Http404(_("There is no such organization or team.")) from None
@@ -178,13 +179,15 @@ def line(each: Line) -> dict[str, Any]:
     """One line of the sheet."""
     whose, quota, use = each.owner, each.quota, each.use
     of_team = whose.team is not None and whose.member is None
+    name = str(whose.member or whose.team or whose.organization)
+    whole_name = f"{name} ({whose.pool})" if whose.pool else name
     return {
         "key": sheets.account_of(each),
         "kind": "member" if whose.member else "team" if whose.team else "organization",
-        "name": str(whose.member or whose.team or whose.organization),
+        "name": name,
+        "whole_name": whole_name,
         "pool": whose.pool,
-        "edit": urlencode({"edit": "1", **key(whose)}),
-        "add": urlencode({"edit": "1", "add": "1", **key(whose)}) if not whose.member and not whose.pool else "",
+        **_links(whose, name, whole_name),
         "guaranteed": quotas.gpus(quota.guaranteed) if quota and not whose.member else "",
         "borrow": _borrow(quota),
         "lends": _("yes") if of_team and (quota is None or quota.lends) else _("no") if of_team else "",
@@ -197,6 +200,24 @@ def line(each: Line) -> dict[str, Any]:
         "over": _("Its teams are guaranteed %(over)s GPUs more than it is itself.") % {"over": quotas.gpus(each.over)}
         if each.over
         else "",
+    }
+
+
+def _links(whose: Owner, name: str, whole_name: str) -> dict[str, str]:
+    """The queries of the addresses where the line is changed and where others are added below it, and their names."""
+    found = {
+        "edit": urlencode({"edit": "1", **key(whose)}),
+        "edit_name": _("Change the quota of %(name)s") % {"name": whole_name},
+    }
+    if whose.member or whose.pool:
+        return found
+    more = (
+        _("Add a quota for a pool or a member of %(name)s") if whose.team else _("Add a quota for a pool of %(name)s")
+    )
+    return {
+        **found,
+        "add": urlencode({"edit": "1", "add": "1", **key(whose)}),
+        "add_name": more % {"name": name},
     }
 
 

@@ -20,6 +20,7 @@ from django.db.models import Count, F, Max, Q, Sum
 from numpy.typing import NDArray
 
 from haein.cluster.models import Device, Node
+from haein.lib import clock
 from haein.placement import mig, stranded
 from haein.placement.devices import UNMASKED, State
 from haein.placement.kinds import Class
@@ -95,7 +96,8 @@ class Occupancy:
     starts: Column
     holders: Column
     broken: Flags  # the device has a problem, or its node is away
-    drained: Flags
+    drained: Flags  # its node is, or is out for maintenance now
+    reserved: Flags  # for a team, now
     node_cpus: Column
     node_memory_mb: Column
 
@@ -118,7 +120,12 @@ class Occupancy:
 
     @property
     def free(self) -> Column:
-        return np.where(self.broken | self.drained, 0, self.idle)
+        return np.where(self.apart, 0, self.idle)
+
+    @property
+    def apart(self) -> Flags:
+        """Out of service, or not for everybody."""
+        return self.broken | self.drained | self.reserved
 
     def by_node(self, column: Column | Flags) -> Column:
         """The sum over each node's devices."""
@@ -126,24 +133,26 @@ class Occupancy:
         return sums
 
     def totals(self) -> Mapping[str, int]:
-        """Law 2 for the whole cluster: held, drained, unusable and free add up to `capacity`."""
+        """Law 2 for the whole cluster: held, reserved, drained, unusable and free add up to `capacity`."""
         capacity, held, free = len(self.node) * stranded.GPU, int(self.held.sum()), int(self.free.sum())
         drained = int(self.idle[self.drained & ~self.broken].sum())
+        reserved = int(self.idle[self.reserved & ~self.drained & ~self.broken].sum())
         return {
             "capacity": capacity,
             "held": held,
             "free": free,
             "drained": drained,
-            "unusable": capacity - held - free - drained,
+            "reserved": reserved,
+            "unusable": capacity - held - free - drained - reserved,
         }
 
     def rooms(self) -> Counter[Room]:
         """The nodes in service by what they have left, and how many are alike: what `stranded.Kinds` asks for."""
         states, numbers = self._states()
         devices: list[list[State]] = [[] for _ in self.nodes]
-        in_order = zip(self.node.tolist(), numbers.tolist(), self.broken.tolist(), strict=True)
-        for node, number, broken in in_order:
-            if not broken:
+        in_order = zip(self.node.tolist(), numbers.tolist(), self.apart.tolist(), strict=True)
+        for node, number, apart in in_order:
+            if not apart:
                 devices[node].append(states[number])
         return Counter(
             Room(
@@ -176,7 +185,7 @@ class Occupancy:
 
 
 def now() -> Occupancy:
-    """Read in five queries; what there is of devices is kept from the last time where it is the same."""
+    """Read in six queries; what there is of devices is kept from the last time where it is the same."""
     faulty, *key = Device.objects.filter(present=True).aggregate(faulty=_FAULTY, **_LAYOUT_KEY).values()
     layout = _layout(tuple(key))
     nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
@@ -187,13 +196,15 @@ def now() -> Occupancy:
     held = _held(layout)
     away = np.array([not node.present for node in nodes], dtype=np.bool_)
     drained = np.array([node.drained_at is not None for node in nodes], dtype=np.bool_)
+    out, reserved = _in_windows(layout)
     return Occupancy(
         layout=layout,
         nodes=nodes,
         node=of,
         **held,
         broken=np.isin(layout.ids, faulty) | away[of],
-        drained=drained[of],
+        drained=drained[of] | out,
+        reserved=reserved,
         node_cpus=cpus,
         node_memory_mb=memory_mb,
     )
@@ -250,6 +261,27 @@ def _held(layout: Layout) -> dict[str, Column]:
         held[name] = np.zeros(len(layout.ids), dtype=np.int64)
         held[name][at] = rows[:, column]
     return held
+
+
+_IN_WINDOWS = """
+    WITH present AS (
+        SELECT id, team_id FROM jobs_window WHERE cancelled_at IS NULL AND starts_at <= %(now)s AND ends_at > %(now)s
+    )
+    SELECT device.id, true FROM present
+    JOIN jobs_window_nodes AS out ON out.window_id = present.id
+    JOIN cluster_device AS device ON device.node_id = out.node_id
+    UNION ALL
+    SELECT kept.device_id, false FROM present JOIN jobs_window_devices AS kept ON kept.window_id = present.id
+"""
+
+
+def _in_windows(layout: Layout) -> tuple[Flags, Flags]:
+    """Which devices are out for maintenance now, and which are reserved now."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_WINDOWS, {"now": clock.now()})
+        rows = cursor.fetchall()
+    out, kept = ([pk for pk, is_out in rows if is_out is wanted] for wanted in (True, False))
+    return np.isin(layout.ids, out), np.isin(layout.ids, kept)
 
 
 class Holding(NamedTuple):

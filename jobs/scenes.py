@@ -148,6 +148,13 @@ def scene(rows: Sequence[Row], shares: Shares, *, now: datetime) -> Scene:
     )
 
 
+def held() -> list[tuple[UUID, int]]:
+    """The team of each run, and the thousandths of GPUs that it holds; two queries."""
+    runs = _runs()
+    asked = _asked({run.asked for run in runs})
+    return [(run.team_id, asked[run.asked][1]) for run in runs]
+
+
 def _waiting(row: Row, accounts: quotas.Accounts, asked: Mapping[int, tuple[Request | Gang, int]]) -> Waiting:
     request, units = asked[row.asked]
     return Waiting(

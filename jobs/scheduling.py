@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, cast
@@ -37,19 +37,17 @@ MOST_NAMED = 8
 def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     """Place what can be placed; returns how many. `ready` are the environments that can be used now."""
     lock()
-    queue = scenes.queue()
-    shares = scenes.shares(now)
-    held = {row.id: code for row in queue if (code := _gate(row, ready, now))}
-    scene = scenes.scene([row for row in queue if row.id not in held], shares, now=now)
-    placed = 0
-    if queue or scene.kept:
-        policy, mix = settling.current()
-        decision = turns.decide(scene, scenes.rules(), policy, mix)
-        placed = _write(decision, scene, now)
-        _write_reasons({**held, **decision.refusals}, {row.id: row for row in queue})
-        _settle(scene, decision, shares, now)
-    else:
-        _settle(scene, None, shares, now)
+    queue, shares = scenes.queue(), scenes.shares(now)
+    if not queue and not Claim.objects.exists():
+        _settle(scenes.held(), shares, now)
+        return 0
+    gated = {row.id: code for row in queue if (code := _gate(row, ready, now))}
+    scene = scenes.scene([row for row in queue if row.id not in gated], shares, now=now)
+    policy, mix = settling.current()
+    decision = turns.decide(scene, scenes.rules(), policy, mix)
+    placed = _write(decision, scene, now)
+    _write_reasons({**gated, **decision.refusals}, {row.id: row for row in queue})
+    _settle(_held(scene, decision), shares, now)
     return placed
 
 
@@ -123,15 +121,21 @@ def _claim(kept: Kept) -> Claim:
     )
 
 
-def _settle(scene: Scene, decision: Decision | None, shares: scenes.Shares, now: datetime) -> None:
+def _held(scene: Scene, decision: Decision) -> Iterator[tuple[UUID, int]]:
+    """Teams and what they hold when the decision is written, in thousandths of GPUs."""
+    for each in scene.running:
+        yield cast(UUID, each.team), each.units
+    if decision.starts:
+        jobs = {job.id: job for job in scene.waiting}
+        for start in decision.starts:
+            yield cast(UUID, jobs[start.job].team), jobs[start.job].units
+
+
+def _settle(held: Iterable[tuple[UUID, int]], shares: scenes.Shares, now: datetime) -> None:
     """Fair share counts on from here with what each team holds now; only those whose hold has changed are written."""
     rates: dict[UUID, int] = dict.fromkeys(shares.rows, 0)
-    held = [(cast(UUID, each.team), each.units) for each in scene.running]
-    if decision and decision.starts:
-        units = {job.id: (cast(UUID, job.team), job.units) for job in scene.waiting}
-        held += [units[start.job] for start in decision.starts]
-    for team, more in held:
-        rates[team] = rates.get(team, 0) + more
+    for team, units in held:
+        rates[team] = rates.get(team, 0) + units
     changed = []
     for team, rate in rates.items():
         row = shares.rows.get(team)

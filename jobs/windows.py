@@ -32,8 +32,8 @@ from jobs.models import Allocation, Attempt, Window
 
 MOST_REASON = 200  # characters, the column's
 MOST_AHEAD = timedelta(days=366)
-# A form knows minutes: "from now" is up to one ago when it arrives.
-_JUST_NOW = timedelta(minutes=1)
+# A form knows minutes: "from now" is more than one ago when somebody thinks it over.
+_JUST_NOW = timedelta(minutes=5)
 # Any number that nothing else in this database locks: windows are made one after another, or two could take one device.
 _LOCK = 0x4A0B6
 

@@ -1,61 +1,93 @@
-"""Gives the demonstration's teams their quotas: most of the cluster is somebody's, and the rest is there to borrow."""
+"""What the demonstration's teams are guaranteed: four fifths of the cluster, the rest is for whoever borrows."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dashboard.demo import people
 from dashboard.demo.people import Organization
-from haein.cluster.backends.base import NodeFact
-from haein.tenants.models import Team, User
+from haein.cluster.backends.simulator.backend import SERVES_ONE_IN
+from haein.tenants import models
+from haein.tenants.models import User
 from jobs import quotas
 from jobs.quotas import Owner, Values
 
-# The part of the cluster that is guaranteed, and what a part of each kind of work counts in sharing it out.
-GUARANTEED = 0.8
-PARTS = {people.GANGS: 5, people.TRAINING: 3, people.SERVING: 2, people.NIGHTLY: 2, people.EXPERIMENTS: 1}
-# Whoever answers requests at any hour keeps what is idle; who pays for more gets more of what is borrowed.
-KEEPS = {("Narae Speech", "Serving")}
-WEIGHTS = {("Hanbit Language Lab", "Pretraining"): 3000, ("Mirinae University", "Course CS442"): 500}
-# One of the course's people may hold so much at once and no more.
-LIMITED, LIMIT = people.ORGANIZATIONS[-1].teams[0].people[1], 4000
+GPUS_OF_A_NODE = 8
 
 
-def allot(facts: Sequence[NodeFact], *, by: User) -> None:
-    """Set the quotas of everybody in people.ORGANIZATIONS, who must be there; sizes go by the devices there are."""
-    shared = _shares(GUARANTEED * sum(len(fact.devices) for fact in facts))
-    rows = {
-        (team.organization.name, team.name): team
-        for team in Team.objects.select_related("organization")
-        if (team.organization.name, team.name) in shared
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """`all` thousandths of the cluster's GPUs, and `serving` thousandths of those that are set aside for serving."""
+
+    all: int = 0
+    serving: int = 0
+    lends: bool = True
+    weight: int = 1000
+
+
+PARTS = {
+    "Pretraining": Part(all=140, weight=2000),
+    "Evaluation": Part(all=30),
+    "Base models": Part(all=160, weight=2000),
+    "Alignment": Part(all=60),
+    "Perception": Part(all=70),
+    "Simulation": Part(all=20),
+    # A service that has to wait for borrowers to leave is down for as long.
+    "Serving": Part(serving=450, lends=False),
+    "Models": Part(all=40),
+    "Ranking": Part(all=20, serving=300),
+    "Embeddings": Part(all=20),
+    "Pipelines": Part(all=40),
+    "Vision": Part(all=20),
+    "Forecast": Part(all=30),
+    "Risk": Part(all=10),
+    "Agents": Part(all=10),
+    "Radiology": Part(all=20),
+    people.COURSE_TEAM: Part(weight=500),
+    "Theses": Part(all=10),
+}
+# Before a deadline everybody asks at once: nobody holds more than this, in thousandths of GPUs.
+STUDENT_MOST = 2000
+# GPU-hours a month, for each device of the cluster: about twice what a course uses.
+COURSE_HOURS = 4
+
+
+def allot(nodes: int, *, by: User) -> None:
+    """Set everybody's quotas, who must be there, on a cluster of so many of the simulator's nodes."""
     for organization in people.ORGANIZATIONS:
-        _allot_organization(organization, shared, rows, by)
-    course = rows[people.ORGANIZATIONS[-1].name, people.ORGANIZATIONS[-1].teams[0].name]
-    member = User.objects.get(email=LIMITED.email)
-    limited = Owner(organization=course.organization, team=course, member=member)
-    quotas.set_quota(by=by, owner=limited, values=Values(borrow=LIMIT))
+        _allot(organization, by, nodes)
 
 
-def _allot_organization(
-    organization: Organization,
-    shared: Mapping[tuple[str, str], int],
-    rows: Mapping[tuple[str, str], Team],
-    by: User,
-) -> None:
-    names = [(organization.name, team.name) for team in organization.teams]
-    whole = Owner(organization=rows[names[0]].organization)
-    quotas.set_quota(by=by, owner=whole, values=Values(guaranteed=sum(shared[name] for name in names)))
-    for name in names:
-        said = Values(guaranteed=shared[name], lends=name not in KEEPS, weight=WEIGHTS.get(name, Values().weight))
-        quotas.set_quota(by=by, owner=Owner(organization=rows[name].organization, team=rows[name]), values=said)
+def _allot(organization: Organization, by: User, nodes: int) -> None:
+    row = models.Organization.objects.get(name=organization.name)
+    teams = {team.name: team for team in row.teams.all()}
+    for pool in ("", "serve"):
+        sizes = {team.name: _size(PARTS[team.name], pool, nodes) for team in organization.teams}
+        if pool and not sum(sizes.values()):
+            continue
+        # So that its owner may share it out anew.
+        quotas.set_quota(by=by, owner=Owner(organization=row, pool=pool), values=Values(guaranteed=sum(sizes.values())))
+        for name, size in sizes.items():
+            if not pool or size:
+                values = _values(PARTS[name], size, pool, name, nodes)
+                quotas.set_quota(by=by, owner=Owner(organization=row, team=teams[name], pool=pool), values=values)
+    if people.COURSE_TEAM in teams:
+        _limit_students(row, teams[people.COURSE_TEAM], by)
 
 
-def _shares(gpus: float) -> Mapping[tuple[str, str], int]:
-    """Thousandths of GPUs by organization and team: whole GPUs, as many as the team's kinds of work weigh."""
-    parts: Counter[tuple[str, str]] = Counter()
-    for team in people.TEAMS:
-        parts[team.organization, team.name] = sum(PARTS.get(kind, 0) * much for kind, much in team.does)
-    whole = sum(parts.values())
-    return {name: 1000 * int(gpus * part / whole) for name, part in parts.items()}
+def _size(part: Part, pool: str, nodes: int) -> int:
+    """Whole GPUs, in thousandths: of those set aside for serving, or of all."""
+    devices, thousandths = (nodes // SERVES_ONE_IN, part.serving) if pool else (nodes, part.all)
+    return round(devices * GPUS_OF_A_NODE * thousandths / 1000) * 1000
+
+
+def _values(part: Part, size: int, pool: str, name: str, nodes: int) -> Values:
+    hours = COURSE_HOURS * nodes * GPUS_OF_A_NODE if name == people.COURSE_TEAM else None
+    weight = Values().weight if pool else part.weight
+    return Values(guaranteed=size, lends=part.lends, weight=weight, gpu_hours=None if pool else hours)
+
+
+def _limit_students(organization: models.Organization, team: models.Team, by: User) -> None:
+    for student in team.members.exclude(role=models.TeamMember.Role.ADMIN).select_related("user"):
+        owner = Owner(organization=organization, team=team, member=student.user)
+        quotas.set_quota(by=by, owner=owner, values=Values(borrow=STUDENT_MOST))

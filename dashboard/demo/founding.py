@@ -46,7 +46,7 @@ def begin(
         if User.objects.exists():
             raise Problem("There are people here already: the demonstration begins on an empty data folder.")
         settle(password, at=since - OPENED)
-        allotting.allot(facts, by=User.objects.get(email=people.OPERATOR.email))
+        allotting.allot(len(facts), by=User.objects.get(email=people.OPERATOR.email))
         _price(now)
         written = history.write(told, _ground(), begin=since, seed=seed)
         audit.record("demo.begin", "demo", by=None, rows=dict(written))

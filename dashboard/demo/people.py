@@ -46,6 +46,7 @@ class Organization:
 
 OPERATOR = Person("Sena Oh", "operator@haein.example")
 OPERATIONS = "Cluster operations"
+COURSE_TEAM = "Course CS442"
 
 _GIVEN = (
     *("Minji", "Jisoo", "Hana", "Dohyun", "Seojun", "Yuna", "Taeyang", "Nari", "Wonho", "Eunbi", "Jaemin", "Sora"),
@@ -80,7 +81,7 @@ _TABLE = (
     ("Garam Finance", "garam", (("Risk", 4, {EXPERIMENTS: 3, SERVING: 1}),)),
     ("Solbit Games", "solbit", (("Agents", 4, {EXPERIMENTS: 4, SERVING: 1}),)),
     ("Areum Medical Imaging", "areum", (("Radiology", 4, {TRAINING: 3, SERVING: 2}),)),
-    ("Mirinae University", "mirinae", (("Course CS442", 9, {COURSE: 8}), ("Theses", 5, {COURSE: 2, EXPERIMENTS: 2}))),
+    ("Mirinae University", "mirinae", ((COURSE_TEAM, 9, {COURSE: 8}), ("Theses", 5, {COURSE: 2, EXPERIMENTS: 2}))),
 )
 
 

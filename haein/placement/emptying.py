@@ -13,14 +13,14 @@ _WITHIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """When it began (epoch seconds) and how long it may run, in seconds."""
+    """When it began (epoch seconds), how long it may run (seconds), and by when it is gone, whatever it does.
+
+    That is after its limit and its grace, or earlier where it was told to leave.
+    """
 
     began: float
     limit_s: float
-
-    @property
-    def ends(self) -> float:
-        return self.began + self.limit_s
+    ends: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,7 +369,8 @@ def test_processes_that_launch_stop_and_look_at_once_agree_on_one_future() -> No
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         list(pool.map(_launched_and_seen, [stage.var] * 4, [launches] * 4))
     ids = [launch.attempt_id for launch in launches]
-    later = {"clock": lambda: time.time() + 60}
+    at = time.time() + 60
+    later = {"clock": lambda: at}
     one, other = stage.another(**later).observe(ids), stage.another(**later).observe(ids)
     assert one == other
     assert {sight.cause for sight in list(one.values())[::2]} == {Cause.STOPPED}

@@ -134,7 +134,7 @@ def test_the_columns_agree_with_what_placement_is_given(ways: Any, broken: set[i
         (first, *_) = stranded.of(snapshots.now(), asked)
         totals = occupied.totals()
         assert totals["free"] == first.free
-        parts = ("held", "free", "unusable", "drained")
+        parts = ("held", "free", "unusable", "drained", "reserved")
         assert sum(totals[part] for part in parts) == totals["capacity"] == 11 * stranded.GPU
         assert all(totals[part] >= 0 for part in parts)
         transaction.set_rollback(True)

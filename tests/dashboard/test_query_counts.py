@@ -31,7 +31,7 @@ MOST = {
     "/quota/": 26,
     "/billing/": 16,
     "/cluster/": 18,
-    "/cluster/?node=node1": 23,
+    "/cluster/?node=node1": 25,
     "/cluster/nodes/node1/": 15,
     "/jobs/new/": 10,
     "/tokens/": 9,

@@ -167,6 +167,7 @@ def many(teams: int) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_sheet_takes_the_same_queries_and_no_time_with_a_thousand_teams(
     alice: Person, oda: Person, submit: Submit
 ) -> None:
@@ -178,6 +179,7 @@ def test_the_sheet_takes_the_same_queries_and_no_time_with_a_thousand_teams(
     with CaptureQueriesContext(connection) as few:
         assert client.get(SHEET).status_code == 200
     many(1000)
+    client.get(SHEET)  # what a process remembers for a moment is asked for once
     with CaptureQueriesContext(connection) as queries:
         assert client.get(SHEET, {"page": "7"}).status_code == 200
     assert len(queries) == len(few) <= 24

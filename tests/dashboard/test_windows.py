@@ -11,8 +11,9 @@ from django.test.utils import CaptureQueriesContext
 
 from haein.cluster.models import Node
 from haein.lib import clock
+from haein.placement.stranded import GPU
 from haein.tenants.models import AuditEntry
-from jobs import scheduling, windows
+from jobs import occupancy, scheduling, windows
 from jobs.models import Attempt, Window
 from tests.cast import Person
 
@@ -91,6 +92,22 @@ def test_a_drain_may_be_planned(oda: Person, asked: dict[str, Any]) -> None:
     assert "The queue drains toward it." in done.content.decode()
     assert (Window.objects.count(), Node.objects.get().drained_at) == (1, None)
     assert "start" in oda.client.post(where, {**asked, "starts_at": "then"}, follow=True).content.decode()
+
+
+def test_what_is_set_apart_now_is_not_free(oda: Person, alice: Person, submit: Any) -> None:
+    now = clock.now()
+    submit(alice, gpus=2)
+    scheduling.run_pass(now=now, ready=frozenset({"python"}))
+    given: dict[str, Any] = {"by": oda.user, "starts_at": now, "ends_at": now + HOUR, "reason": "x", "now": now}
+    window = windows.reserve(team=alice.team.pk, gpus=4, model="B200", **given)
+    held = window.devices.filter(allocations__ended_at=None, allocations__isnull=False).count()
+    totals = occupancy.now().totals()
+    assert (totals["reserved"], totals["free"]) == ((4 - held) * GPU, (8 - 2 - 4 + held) * GPU)
+    assert "Reserved" in alice.client.get("/cluster/").content.decode()
+    windows.cancel(window.pk, by=oda.user, now=now)
+    windows.maintain(nodes=["node1"], **given)
+    totals = occupancy.now().totals()
+    assert (totals["reserved"], totals["free"], totals["drained"], totals["held"]) == (0, 0, 6 * GPU, 2 * GPU)
 
 
 def test_a_node_says_when_it_is_empty(oda: Person, alice: Person, submit: Any) -> None:

@@ -14,7 +14,7 @@ from django.test import Client
 
 from billing import metering, prices, rating, statements
 from billing.models import Price, Usage
-from dashboard.demo import allotting, founding, people
+from dashboard.demo import founding, people
 from dashboard.demo.work import Wish
 from haein.cluster.models import Device
 from haein.cluster.registry import backend
@@ -24,7 +24,7 @@ from haein.placement import mig
 from haein.tenants import scope as scopes
 from haein.tenants.models import AuditEntry, Organization, Team, TeamMember, User
 from jobs import quotas, spending
-from jobs.models import Allocation, Attempt, Event, Job, Quota, Spent, Worker
+from jobs.models import Allocation, Attempt, Event, Job, Spent, Worker
 from jobs.states import TABLE, State
 from jobs.states import Event as Kind
 from tests.cast import LOGIN
@@ -188,18 +188,6 @@ def test_a_page_says_that_a_log_is_gone() -> None:
     assert "Simulation × 3600" in page.content.decode()
     assert client.get(f"/jobs/{job.pk}/log.txt").status_code == 200
     assert client.get(f"/jobs/{job.pk}/files/").status_code == 200
-
-
-def test_most_of_the_cluster_is_guaranteed_and_nothing_twice() -> None:
-    rows = Quota.objects.filter(team__isnull=False, member=None)
-    given, devices = sum(row.guaranteed for row in rows) / 1000, Device.objects.count()
-    assert 0.5 * devices < given <= allotting.GUARANTEED * devices
-    assert rows.count() == len(people.TEAMS)
-    assert {row.team.name for row in rows.filter(lends=False)} == {"Serving"}
-    for whole in Quota.objects.filter(team=None):
-        own = rows.filter(organization=whole.organization)
-        assert whole.guaranteed == sum(row.guaranteed for row in own)
-    assert Quota.objects.get(member__isnull=False).borrow == allotting.LIMIT
 
 
 def test_the_months_hours_are_those_of_its_runs() -> None:

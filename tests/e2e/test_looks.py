@@ -36,6 +36,7 @@ SIGNED_IN = (
     "/operator/quotas/?q=nothing-is-called-so",
     "/operator/prices/",
     "/operator/repack/",
+    "/operator/windows/",
     "/operator/replays/",
     "/accounts/keep/",
     "/accounts/logout/",
@@ -71,6 +72,9 @@ def lived_in(visitor: Visitor, rows: Rows) -> Iterator[list[str]]:
     READY[replay] = "#chart-costs.js-plotly-plot"
     until(lambda: rows.ask("SELECT count(*) > 0 FROM billing_usage") == [(True,)], "something is metered", 15)
     ((node,),) = rows.ask("SELECT name FROM cluster_node")
+    tomorrow = {"starts_at": f"{today + timedelta(days=1)}T18:00", "ends_at": f"{today + timedelta(days=1)}T20:00"}
+    status, said = visitor.post("/operator/windows/", kind="maintenance", nodes=node, reason="new disks", **tomorrow)
+    assert status == 302, said
     visitor.post(f"/cluster/nodes/{node}/drain/", reason="it is looked at")
     # One that must yield shows its notice, as if an hour were left.
     rows.ask(
