@@ -149,7 +149,8 @@ class _Search:
         clearing = Clearing(self.scene.snapshot.nodes, stage.cluster, self.scene.running)
         otherwise = clearing.clear(job.request, self._leaves, max)
         gained = job.units * (otherwise.weight - self._ready) if otherwise else 0.0
-        stuck: set[Hashable] = set()
+        stuck = self._stuck(stage)
+        stage.show(self.asker(job))
         for _ in range(MOST_WAYS):
             cleared = clearing.clear(job.request, lambda each: None if each.id in stuck else self._lost(each), sum)
             if cleared is None or not cleared.leaving:
@@ -161,6 +162,24 @@ class _Search:
             if moves:
                 return Proposal(job, cleared.places, moves, lost, gained)
         return None
+
+    def _stuck(self, stage: _Stage) -> set[Hashable]:
+        """Those who have nowhere to go as it is now: of a full cluster all, who then need not be tried one by one."""
+        room: dict[tuple[Question, tuple[bool, ...]], bool] = {}
+        stuck = set()
+        for each in self.scene.running:
+            if not self.may_move(each):
+                continue
+            mode = stage.blocks.mode(self.asker_of(each))
+            key = question_of(each.request), mode
+            if key not in room:
+                stage.blocks.show(mode)
+                placed = stage.cluster.start(each.request)
+                stage.cluster.end(each.request, placed)
+                room[key] = bool(placed)
+            if not room[key]:
+                stuck.add(each.id)
+        return stuck
 
     def _moved(self, job: Waiting, cleared: Cleared, stuck: set[Hashable]) -> tuple[Move, ...]:
         """Where those who leave go: the largest first. None, and it is stuck, where one of them has nowhere to go."""

@@ -13,7 +13,7 @@ from haein.tenants.models import AuditEntry
 from jobs import repacks, services
 from jobs.models import Attempt, Claim, Job, Repack
 from jobs.repacks import Plan, Step
-from tests.cast import Person
+from tests.cast import Person, together
 from tests.jobs.repacking import begin, end, look, scattered
 
 Submit = Callable[..., Job]
@@ -171,3 +171,22 @@ def test_whoever_is_no_operator_is_told_that_there_is_none(apart: Job, alice: Pe
         with pytest.raises(NotFound):
             verb(found.pk, by=alice.user, now=clock.now())
     assert not repacks.newest(by=alice.user).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_decide_at_once_one_does(apart: Job, oda: Person) -> None:
+    found = proposed()
+
+    def decide(number: int) -> bool:
+        verb = repacks.approve if number % 2 else repacks.reject
+        try:
+            verb(found.pk, by=oda.user, now=clock.now())
+        except Problem:
+            return False
+        return True
+
+    assert sum(together(decide, 4)) == 1
+    found.refresh_from_db()
+    told = Attempt.objects.exclude(preempt_at=None).count()
+    assert (found.state, told) in {(State.MOVING, 1), (State.REJECTED, 0)}
+    assert AuditEntry.objects.filter(action__startswith="repack.").count() == 1
