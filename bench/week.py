@@ -28,6 +28,8 @@ DAYS = 7
 NODES = 84
 STEP_S = 30.0
 GUARANTEED = 0.8  # of the cluster, in all
+# Whose work is not lost by a restart: long trainings save it, and what a service has served is served.
+SAVE = {people.GANGS, people.TRAINING, people.SERVING}
 
 
 def wait_p50() -> Figure:
@@ -97,7 +99,7 @@ def week() -> list[Job]:
             limit_s=wish.time_limit_s,
             priority=wish.priority,
             accounts=(("team", wish.team.name),),
-            checkpoints=wish.shape.workers > 1 or people.TRAINING in wish.tags,
+            checkpoints=bool(SAVE & set(wish.tags)),
         )
         for wish in wishes
     ]
