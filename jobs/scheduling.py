@@ -14,6 +14,7 @@ from django.db.models import F
 
 from haein.cluster.models import Device, Node
 from haein.lib import clock
+from haein.lib.garbage import uncollected
 from haein.placement import turns, weights
 from haein.placement.allowances import BORROWED
 from haein.placement.model import Carving, Grant, Placement
@@ -34,6 +35,7 @@ MOST_NAMED = 8
 
 
 @transaction.atomic
+@uncollected()
 def run_pass(*, now: datetime, ready: frozenset[str]) -> int:
     """Place what can be placed; returns how many. `ready` are the environments that can be used now."""
     lock()

@@ -59,7 +59,9 @@ def test_the_owner_asks_and_the_borrower_yields_saves_and_returns(
     ((victim,),) = told
     assert str(victim) in lent
     visitor.goto(f"/jobs/{victim}/")
-    expect(visitor.locator("#job-events")).to_contain_text("A team that is guaranteed the GPUs it runs on needs them back", timeout=20_000)
+    expect(visitor.locator("#job-events")).to_contain_text(
+        "A team that is guaranteed the GPUs it runs on needs them back", timeout=20_000
+    )
     runs(page)
     assert rows.states()[mine] == "running"
     expect(visitor.locator("#job-head [data-state]")).to_have_attribute("data-state", "queued", timeout=30_000)
