@@ -93,7 +93,7 @@ def test_what_never_fits_says_so_before_the_button_and_loses_nothing(
     page.goto("/jobs/new/")
     page.get_by_label("Name", exact=True).fill("too many")
     page.get_by_label("Command").fill("true")
-    page.get_by_label("GPUs").fill("8")
+    page.get_by_label("GPUs", exact=True).fill("8")
     page.get_by_label("Workers").fill("5")
     expect(page.locator("#quote")).to_contain_text("even an empty cluster has room for 2 at most")
     expect(page.locator("#quote")).to_contain_text("Nearest that fits: 2 workers")
