@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import setup_link
@@ -38,6 +39,7 @@ def confirm(page: Page, button: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=button).click()
 
 
+@pytest.mark.long  # a window begins at a full minute
 def test_a_node_that_goes_out_is_drained_toward_and_comes_back(
     house: House, rows: Rows, open_page: Callable[..., Page]
 ) -> None:
