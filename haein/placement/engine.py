@@ -30,15 +30,11 @@ def plan(
     requests: Iterable[Request | Gang],
     policy: Policy = HAEIN,
     mix: Mix | None = None,
-    *,
-    explained: bool = True,
 ) -> Plan:
     """Place the requests one by one in the order given, each wholly or not at all, each with what the ones before left.
 
     A request that does not fit is refused and holds nothing back: which request may pass which is the caller's to say.
-    `mix` is what is expected to be asked for; without it, what these requests show of it. Whoever looks at a long queue
-    again and again and shows nobody why it waits may do without explanations, which cost more than the decisions: then
-    a refusal for want of room says just that.
+    `mix` is what is expected to be asked for; without it, what these requests show of it.
     Raises ValueError when two requests have the same id.
     """
     requests = tuple(requests)
@@ -57,9 +53,7 @@ def plan(
         question = question_of(request)
         if question not in known:
             never = could.refusal(request)
-            known[question] = never or (
-                _refusal_now(cluster, snapshot, request) if explained else refusals.unexplained(request.id)
-            )
+            known[question] = never or _refusal_now(cluster, snapshot, request)
         refused.append(refusals.addressed(known[question], request.id))
     return Plan(tuple(placements), tuple(refused), carvings(snapshot, placements))
 

@@ -45,11 +45,6 @@ def gang(reason: Reason, snapshot: Snapshot, wanted: Gang, most: int, near: Gang
     return _refusal(reason, explanation, wanted.id, near)
 
 
-def unexplained(id: Hashable) -> Refusal:
-    """There is no room now; how much there is, and for what, was not looked at."""
-    return _refusal(Reason.NO_CAPACITY_NOW, (Code.NO_ROOM, {}), id, None)
-
-
 def addressed(refusal: Refusal, request_id: Hashable) -> Refusal:
     """The same refusal for another request of the same shape."""
     near = refusal.nearest

@@ -34,7 +34,6 @@ class Code(enum.StrEnum):
     LITTLE_GPU_MEMORY = "little_gpu_memory"
     GANG_NOW = "gang_now"
     GANG_NEVER = "gang_never"
-    NO_ROOM = "no_room"
     CARVE = "carve"
     CARVE_REST = "carve_rest"
 
@@ -109,7 +108,6 @@ TEMPLATES: Mapping[Code, str] = {
     Code.GANG_NEVER: gettext_noop(
         "Room for %(members)d workers at once is needed %(near)s; even an empty cluster has room for %(most)d at most."
     ),
-    Code.NO_ROOM: gettext_noop("There is no room for it now."),
     Code.CARVE: gettext_noop("carve %(device)s into %(profiles)s: touches no running job, lets %(jobs)s start"),
     Code.CARVE_REST: gettext_noop(
         "carve what is free of %(device)s into %(profiles)s: touches no running job, lets %(jobs)s start"

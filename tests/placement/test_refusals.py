@@ -248,16 +248,3 @@ def test_cores_are_written_exactly(thousandths: int, text: str) -> None:
 @pytest.mark.parametrize(("mb", "text"), [(0, "0 MiB"), (1, "1 MiB"), (1024, "1 GiB"), (65_000, "65000 MiB")])
 def test_memory_is_written_exactly(mb: int, text: str) -> None:
     assert memory(mb) == text
-
-
-@given(snapshots(), requests())
-def test_without_explanations_the_same_is_placed_and_refused_for_the_same_reasons(
-    snapshot: Snapshot, asked: list[Request]
-) -> None:
-    told, brief = (plan(snapshot, asked, explained=explained) for explained in (True, False))
-    assert told.placements == brief.placements
-    assert [(each.request_id, each.reason) for each in told.refusals] == [
-        (each.request_id, each.reason) for each in brief.refusals
-    ]
-    for each in brief.refusals:
-        assert (each.sentence == "There is no room for it now.") == (each.reason is Reason.NO_CAPACITY_NOW)
