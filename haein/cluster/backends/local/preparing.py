@@ -11,6 +11,7 @@ from uuid import UUID
 from haein.cluster.backends.base import BackendDown, Launch, Refused, SliceGrant
 from haein.cluster.backends.local import accounts, confinement, locks, uploads
 from haein.cluster.backends.local.orders import Order
+from haein.cluster.backends.locking import alone
 
 MIB = 1024 * 1024
 SHELLS = ("/bin/bash", "/bin/sh")
@@ -127,14 +128,15 @@ def _make(folder: Path, mode: int, *, uid: int = 0, gid: int = 0) -> None:
     """Make the folder if it is not there. It appears with its owner and mode, so that nobody ever meets half of it."""
     if folder.exists():
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    if os.geteuid() == 0:
-        os.chown(aside, uid, gid)
-    aside.chmod(mode)
-    try:
+    # One at a time: a rename would replace a folder that somebody else has just made, is empty, and is held already.
+    with alone(folder.parent):
+        if folder.exists():
+            return
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        if os.geteuid() == 0:
+            os.chown(aside, uid, gid)
+        aside.chmod(mode)
         aside.rename(folder)
-    except OSError:  # somebody else made it at the same moment, and has put something into it
-        aside.rmdir()
 
 
 def environment_folder(layout: Layout, name: str) -> Path:
