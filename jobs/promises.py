@@ -7,7 +7,7 @@ when they are gone or old, "when" is not known. What was promised to whom is in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, cast
@@ -23,6 +23,8 @@ from haein.lib import clock
 from haein.placement import forecast
 from haein.placement.calibration import Calibration, Seen
 from haein.placement.model import WHOLE, Gang, Request
+from haein.placement.queueing import Keeping
+from haein.placement.turns import LATE_S, Scene
 from haein.telemetry import series
 from jobs import scenes, settling
 from jobs.models import Attempt, Job, Promise
@@ -124,7 +126,8 @@ def renew(*, now: datetime) -> int:
     probes = [_probe(*each) for each in PROBES]
     found = forecast.rehearse(scene, scenes.rules(), lengths.predicted, probes, policy, mix)
     calibration = Calibration(_seen(now))
-    promised = {job: calibration.promised(raw) for job, raw in found.starts.items()}
+    latest = _latest(scene)
+    promised = {job: _by(calibration.promised(raw), latest.get(job)) for job, raw in found.starts.items()}
     fields: dict[str, str] = {}
     for at, job in enumerate(found.order):
         fields[str(job)] = _written(at, promised.get(job))
@@ -134,6 +137,21 @@ def renew(*, now: datetime) -> int:
     _keep(fields, now, [cast(UUID, job) for job in found.order])
     _promise(found.starts, promised, now)
     return len(rows)
+
+
+def _by(promised: tuple[float, float], latest: float | None) -> tuple[float, float]:
+    """What history says, but no later than is certain."""
+    return promised if latest is None else (min(promised[0], latest), min(promised[1], latest))
+
+
+def _latest(scene: Scene) -> dict[Hashable, float]:
+    """In how many seconds those whose turn it is start at the latest: the room that is kept for them is free then.
+
+    Whoever may not be preempted waits for more than room.
+    """
+    firm = {job.id for job in scene.waiting if job.never}
+    turns = (kept for kept in scene.kept if kept.keeping is Keeping.TURN and kept.job not in firm)
+    return {kept.job: max(0.0, kept.starts - scene.now) + LATE_S for kept in turns}
 
 
 def _written(at: int, seconds: tuple[float, float] | None) -> str:

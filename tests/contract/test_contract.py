@@ -90,11 +90,15 @@ def test_a_job_that_checkpoints_saves_when_it_is_signalled_and_goes_on(stage: St
     launch = stage.begin(stage.saving, checkpoints=True)
     until(lambda: stage.look(launch).phase is Phase.RUNNING)
     assert stage.look(launch).checkpointed_at is None
-    time.sleep(0.1)  # a shell sets its trap at once
     saved = [0.0]
-    for _ in range(2):
+
+    def is_saved() -> bool:
+        # Asked for again until it has: at first the shell may not have set its trap yet.
         stage.backend.signal_checkpoint([launch.attempt_id])
-        until(lambda: (stage.look(launch).checkpointed_at or 0) > saved[-1])
+        return (stage.look(launch).checkpointed_at or 0) > saved[-1]
+
+    for _ in range(2):
+        until(is_saved)
         sight = stage.look(launch)
         assert sight.phase is Phase.RUNNING
         assert (sight.started_at or 0) < (sight.checkpointed_at or 0)

@@ -8,9 +8,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from haein.lib import clock
+from haein.placement.turns import LATE_S
 from haein.telemetry import series
 from jobs import promises, scheduling, services
-from jobs.models import Job, Promise
+from jobs.models import Claim, Job, Promise
 from tests.cast import Person
 
 pytestmark = pytest.mark.usefixtures("big")
@@ -81,6 +82,19 @@ def test_a_promise_is_closed_by_the_start(alice: Person, submit: Submit) -> None
     made = Promise.objects.get()
     assert (made.job, made.started_at, made.closed_at) == (job, later, later)
     assert promises.score(now=later).p90_percent == 100
+
+
+def test_whose_turn_it_is_is_promised_no_later_than_the_room_is_free(alice: Person, submit: Submit) -> None:
+    submit(alice, gpus=8)
+    now = clock.now()
+    look(now)
+    job = submit(alice, gpus=8)
+    look(now)
+    starts_at = Claim.objects.get(job=job).starts_at
+    assert starts_at is not None
+    promises.renew(now=now)
+    made = Promise.objects.get()
+    assert made.p50_at <= made.p90_at <= starts_at + timedelta(seconds=LATE_S + 1)
 
 
 def test_a_job_that_is_withdrawn_was_promised_nothing(alice: Person, submit: Submit) -> None:

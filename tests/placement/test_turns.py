@@ -160,7 +160,7 @@ def made(drawn: list[tuple[str, int, int, int, int, int, str, bool]]) -> list[Jo
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(arriving, st.integers(0, 4), st.integers(0, 4))
 def test_whatever_arrives_the_books_hold_and_everybody_gets_through(
     drawn: list[tuple[str, int, int, int, int, int, str, bool]], first: int, second: int
@@ -172,7 +172,7 @@ def test_whatever_arrives_the_books_hold_and_everybody_gets_through(
     assert len(outcome.ended) == len(drawn)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(arriving)
 def test_a_turn_is_kept_whatever_comes_later(drawn: list[tuple[str, int, int, int, int, int, str, bool]]) -> None:
     """Where nobody has a guarantee: whose turn it is starts by the moment first said, whoever passes him."""
@@ -183,7 +183,7 @@ def test_a_turn_is_kept_whatever_comes_later(drawn: list[tuple[str, int, int, in
         assert outcome.started[name] <= promised + 2 * step
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(arriving, st.integers(1, 4), st.integers(1, 4))
 def test_nobody_sends_away_who_sent_him_away(
     drawn: list[tuple[str, int, int, int, int, int, str, bool]], first: int, second: int
@@ -200,7 +200,7 @@ def test_nobody_sends_away_who_sent_him_away(
         assert teams[by] != teams[who] or next(each.spot for each in jobs if each.id == who)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(arriving, st.integers(1, 8))
 def test_a_guarantee_is_there_within_one_grace_period(
     drawn: list[tuple[str, int, int, int, int, int, str, bool]], guaranteed: int
