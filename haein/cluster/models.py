@@ -22,8 +22,8 @@ class DeviceModel(models.Model):
 class Node(models.Model):
     """A machine. CPUs in thousandths of a core, memory in MiB: what jobs may use of it.
 
-    Pool, labels, rack and pod as the backend reports them ("" where it knows none). A node that is drained takes no new
-    work; what runs on it ends in its own time.
+    Pool, labels, rack and pod as the backend reports them ("" where it knows none), and `problem`, a sentence, when it
+    says that the node takes no work. A node that is drained takes no new work; what runs on it ends in its own time.
     """
 
     name = models.CharField(max_length=253, unique=True)
@@ -36,6 +36,7 @@ class Node(models.Model):
     labels = ArrayField(models.CharField(max_length=60), default=list, blank=True)
     rack = models.CharField(max_length=60, blank=True)
     pod = models.CharField(max_length=60, blank=True)
+    problem = models.CharField(max_length=300, blank=True)
     drained_at = models.DateTimeField(null=True)
     drain_reason = models.CharField(max_length=200, blank=True)
 
@@ -44,11 +45,15 @@ class Node(models.Model):
 
     @property
     def usable(self) -> bool:
-        return self.present and self.drained_at is None
+        return self.present and self.drained_at is None and not self.problem
 
 
 class Device(models.Model):
-    """One GPU. `problem` is a sentence when it can't be used; a device that is gone stays, for the bills' sake."""
+    """One GPU. `problem` is a sentence when it can't be used; a device that is gone stays, for the bills' sake.
+
+    One that somebody else has carved for good has a `layout`, a list of [profile, start]: it gives these MIG instances
+    and nothing else.
+    """
 
     node = models.ForeignKey(Node, models.PROTECT, related_name="devices")
     uuid = models.CharField(max_length=80, unique=True)
@@ -58,6 +63,7 @@ class Device(models.Model):
     emulated = models.BooleanField()
     present = models.BooleanField(default=True)
     problem = models.CharField(max_length=300, blank=True)
+    layout = models.JSONField(default=list, blank=True)
 
     class Meta:
         ordering: ClassVar = ["node__name", "index"]
@@ -71,3 +77,25 @@ class Device(models.Model):
     @property
     def usable(self) -> bool:
         return self.present and not self.problem
+
+
+class Outside(models.Model):
+    """Work on one node that was not submitted through Haein, as the backend last reported it.
+
+    CPUs in thousandths of a core, memory in MiB; `slices` is a list of [device uuid, units, memory, profile, start] as
+    in a SliceGrant. `name` and `owner` are the engine's own words.
+    """
+
+    name = models.CharField(max_length=120)
+    owner = models.CharField(max_length=120, blank=True)
+    node = models.ForeignKey(Node, models.PROTECT, related_name="outside")
+    cpus = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    slices = models.JSONField(default=list)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["name", "node"], name="outside_once")]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.node}"

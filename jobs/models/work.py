@@ -57,6 +57,9 @@ class Job(Owned):
     team = models.ForeignKey(Team, models.PROTECT, related_name="jobs")
     submitted_by = models.ForeignKey(User, models.PROTECT, related_name="jobs")
     cloned_from = models.ForeignKey("self", models.SET_NULL, null=True, related_name="clones")
+    # The jobs that were submitted as one array have the same, and each its own index in it.
+    array = models.UUIDField(null=True)
+    array_index = models.PositiveIntegerField(null=True)
 
     name = models.CharField(_("name"), max_length=120)
     command = models.TextField(_("command"))
@@ -117,6 +120,7 @@ class Job(Owned):
             models.Index(fields=["team", "-priority", "-id"], name="job_by_team_priority"),
             models.Index(F("priority").desc(), "queued_at", "id", condition=Q(state="queued"), name="job_queue"),
             models.Index(fields=["state"], condition=Q(state__in=_values(ACTIVE)), name="job_active"),
+            models.Index(fields=["array", "array_index"], condition=Q(array__isnull=False), name="job_by_array"),
             GinIndex(fields=["tags"], name="job_by_tag"),
         ]
 
@@ -143,7 +147,8 @@ class Attempt(Owned):
     worker. `guaranteed` says that it runs inside its team's guarantee; what does not is borrowed. One that must yield
     is asked for its end at `preempt_at`, for the reason `preempt_code` (of jobs/wording.py) with its values and, where
     that is why, for the job `preempted_for`; it was told, and signalled to save its work, at `warned_at`.
-    `checkpoint_at` is when it last said that it had saved it.
+    `checkpoint_at` is when it last said that it had saved it. `waits_for` is what the engine below says it waits for, in
+    English, while it was handed over and has not begun.
     """
 
     team_path = "job__team_id"
@@ -175,6 +180,7 @@ class Attempt(Owned):
     preempted_for = models.ForeignKey(Job, models.PROTECT, null=True, related_name="+")
     warned_at = models.DateTimeField(null=True)
     checkpoint_at = models.DateTimeField(null=True)
+    waits_for = models.CharField(max_length=300, blank=True)
 
     class Meta:
         constraints: ClassVar = [

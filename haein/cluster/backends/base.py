@@ -46,8 +46,18 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """One MIG instance of a device that is carved already: its profile, and the memory slice it starts at."""
+
+    profile: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFact:
-    """One GPU as the backend sees it. `memory_mb` in MiB; `problem` is a sentence when it is not healthy."""
+    """One GPU as the backend sees it. `memory_mb` in MiB, 0 where nobody knows; `problem` is a sentence when it is not
+    healthy. A device that somebody else has carved, for good, has a `layout`: it gives these MIG instances and nothing
+    else."""
 
     index: int
     uuid: str
@@ -55,6 +65,7 @@ class DeviceFact:
     memory_mb: int
     emulated: bool
     problem: str = ""
+    layout: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class NodeFact:
     """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it.
 
     `pool` and `labels` are what requests may ask for by name; `rack` and `pod` say which nodes are near each other.
-    Empty where the backend knows of none.
+    Empty where the backend knows of none. `problem` is a sentence when the node takes no work.
     """
 
     name: str
@@ -74,6 +85,7 @@ class NodeFact:
     labels: tuple[str, ...] = ()
     rack: str = ""
     pod: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """Work on one node that was not submitted through Haein, and what it takes of the node.
+
+    `cpus` in thousandths of a core, `memory_mb` in MiB. `name` says what it is in the engine's own words (its id there),
+    `owner` whose it is there; `since` in seconds since the epoch.
+    """
+
+    name: str
+    owner: str
+    node: str
+    cpus: int
+    memory_mb: int
+    slices: tuple[SliceGrant, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Everything a backend needs to start one attempt.
 
@@ -112,7 +141,8 @@ class Launch:
     which win. `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or
     unpacked) into the job's folder on its first attempt. A job that `checkpoints` saves its work when it gets SIGUSR1,
     and says that it has by touching the file named in HAEIN_CHECKPOINT (see signal_checkpoint). `environment` names one
-    of `environments()` or is an image reference.
+    of `environments()` or is an image reference. `organization_id` and `team_id` say whose it is, for an engine that
+    keeps accounts of its own.
     """
 
     attempt_id: UUID
@@ -131,6 +161,7 @@ class Launch:
     upload: str = ""
     upload_name: str = ""
     checkpoints: bool = False
+    organization_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +195,9 @@ class Cause(enum.Enum):
     STOPPED = "stopped"  # because stop() was called
     NOT_STARTED = "not started"  # the command could not be started: the user's fault (no such file, ...)
     LOST = "lost"  # the machine or the runner went away: the operator's fault
+    NOT_TAKEN = "not taken"  # the engine found no room for it and it was taken back before it ran: nobody's fault
+    PREEMPTED = "preempted"  # the engine ended it for other work, by rules of its own
+    ENDED_OUTSIDE = "ended outside"  # somebody ended it with the engine's own tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +207,8 @@ class Sight:
     Times are seconds since the epoch, by the clock of the machine that ran it. `started_at` is the moment the
     command's process ran; `ended_at` the moment its whole process tree was gone. `checkpointed_at` is when the job last
     said, in this run or an earlier one, that its work is saved; None where it never did, or does not checkpoint.
-    `detail` is a sentence for the job's owner, in English.
+    `detail` is a sentence for the job's owner, in English; of one that has not begun it says what it waits for.
+    `places` says by rank where it runs, from an engine that chooses the devices itself; empty where it runs as launched.
     """
 
     attempt_id: UUID
@@ -186,6 +221,7 @@ class Sight:
     detail: str = ""
     log_bytes: int = 0
     checkpointed_at: float | None = None
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +280,8 @@ class Backend(abc.ABC):
 
     name: str
     capabilities: frozenset[Capability]
+    # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
+    share_step: int = 1
 
     @abc.abstractmethod
     def environments(self) -> Sequence[Environment]:
@@ -311,6 +349,19 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def forget(self, attempts: Collection[UUID]) -> None:
         """Drop what is kept of ended attempts (records and logs). Running ones are left alone."""
+
+    def outside(self) -> Sequence[Outside]:
+        """The work on its nodes that was not submitted through Haein; none where nobody else can submit."""
+        return ()
+
+    def drain(self, node: str, reason: str) -> None:
+        """Have the engine itself place nothing more on the node; may be asked again. For one without a queue of its
+        own there is nothing to do."""
+        return None
+
+    def resume(self, node: str) -> None:
+        """Take a drain() back. What somebody else drained stays as it is."""
+        return None
 
     def log_stream(self, attempt: UUID) -> Iterator[LogLine]:
         """Every kept line of the log as it is now, from the first on, in bounded memory."""
