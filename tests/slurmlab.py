@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from haein.slurmlab import processes
-from haein.slurmlab.lab import Lab
+from haein.slurmlab import Lab, processes
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from haein.slurmlab import processes
-from haein.slurmlab.lab import Lab, LabFailed
+from haein.slurmlab import Lab, LabFailed, processes
 from haein.supervisor.layout import ROOT
 from tests.house import until
 from tests.slurmlab import lab_folder
