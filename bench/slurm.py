@@ -145,7 +145,9 @@ def _rest_client(lab: Lab, name: Callable[[int], str] = lambda number: f"bare-{n
         headers = {"X-SLURM-USER-NAME": JOBS_USER, "X-SLURM-USER-TOKEN": tokens.token()}
         with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
             body = json.dumps({"script": "#!/bin/sh\ntrue\n", "job": job})
-            connection.request("POST", "/slurm/v0.0.38/job/submit", body, {**headers, "Content-Type": "application/json"})
+            connection.request(
+                "POST", "/slurm/v0.0.38/job/submit", body, {**headers, "Content-Type": "application/json"}
+            )
             answer = connection.getresponse()
             said = answer.read()
         assert answer.status == 200, said
@@ -154,7 +156,11 @@ def _rest_client(lab: Lab, name: Callable[[int], str] = lambda number: f"bare-{n
 
 
 def _sbatch_client(lab: Lab) -> Callable[[int], None]:
-    own = [f"--uid={JOBS_USER}", f"--gid={JOBS_USER if JOBS_USER != 'nobody' else 'nogroup'}"] if os.geteuid() == 0 else []
+    own = (
+        [f"--uid={JOBS_USER}", f"--gid={JOBS_USER if JOBS_USER != 'nobody' else 'nogroup'}"]
+        if os.geteuid() == 0
+        else []
+    )
     command = ["sbatch", "--parsable", "--hold", "--gres=gpu:b200:1", "--output=/dev/null", "--chdir=/", *own]
     environ = {**os.environ, **lab.environ}
 
@@ -198,9 +204,20 @@ def _first_line(var: Path, rows: Rows, job: str) -> str:
 
 
 def _bare_start(lab: Lab, written: Path) -> float:
-    own = [f"--uid={JOBS_USER}", f"--gid={JOBS_USER if JOBS_USER != 'nobody' else 'nogroup'}"] if os.geteuid() == 0 else []
+    own = (
+        [f"--uid={JOBS_USER}", f"--gid={JOBS_USER if JOBS_USER != 'nobody' else 'nogroup'}"]
+        if os.geteuid() == 0
+        else []
+    )
     begun = time.time()
-    lab.run("sbatch", "--gres=gpu:b200:1", "--output=/dev/null", "--chdir=/", *own, f"--wrap=date +%s.%N > {written}.new; mv {written}.new {written}")
+    lab.run(
+        "sbatch",
+        "--gres=gpu:b200:1",
+        "--output=/dev/null",
+        "--chdir=/",
+        *own,
+        f"--wrap=date +%s.%N > {written}.new; mv {written}.new {written}",
+    )
     until(written.exists, "it has run")
     return (float(written.read_text()) - begun) * 1000
 
