@@ -18,8 +18,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.ground import Figure, inhabited, percentile, summary
 from haein.cluster.backends.slurm.tokens import MintedTokens
+
+from bench.ground import Figure, inhabited, percentile, summary
 from haein.slurmlab.lab import Lab
 from tests.contract.slurm_stage import JOBS_USER
 from tests.house import until
