@@ -63,7 +63,7 @@ def settings(lab: Lab) -> dict[str, str]:
 
 
 def submits() -> Figure:
-    """POST /api/v1/jobs by 16 clients until slurmctld lists every job, while a limit of Slurm's keeps all from starting.
+    """POST /api/v1/jobs by 16 clients until slurmctld lists every job, while a limit of Slurm's lets none start.
 
     Beside it, in the same run: slurmrestd alone by 16 clients, and 16 parallel sbatch, with jobs that are held.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,10 +140,8 @@ def test_a_limit_that_can_never_clear_is_refused_with_a_sentence(slurm: Lab) -> 
     stage = SlurmStage(slurm, terms=Terms(partitions=("short",)))
     try:
         launch = stage.order("true", time_limit_s=3600)
-        try:
+        with suppress(Refused):  # where the site lets Slurm refuse it at once (EnforcePartLimits)
             stage.backend.launch(launch)
-        except Refused as refusal:
-            assert "time" in str(refusal).lower()
         assert stage.end_of(launch).cause is Cause.NOT_STARTED
         assert "time limit" in stage.look(launch).detail
     finally:
