@@ -36,8 +36,12 @@ class Layout:
     def numbers(self) -> Path:
         return self.var / "numbers"
 
+    @property
+    def attempts(self) -> Path:
+        return self.var / "attempts"
+
     def attempt(self, attempt: UUID) -> Path:
-        return self.var / "attempts" / str(attempt)
+        return self.attempts / str(attempt)
 
     def work(self, job: UUID) -> Path:
         return self.var / "work" / str(job)
