@@ -77,7 +77,7 @@ class Lab:
 
     def start(self) -> None:
         """Starts all of it, until its nodes take jobs; ends first what an earlier start left. Raises LabFailed."""
-        self._hold_possible()
+        self.hold_possible()
         self.end_leftovers()
         self.write()
         self._start_munge()
@@ -162,7 +162,8 @@ class Lab:
         """The first daemon that ended by itself; empty while all run."""
         return next((name for name, process in self._running.items() if process.poll() is not None), "")
 
-    def _hold_possible(self) -> None:
+    def hold_possible(self) -> None:
+        """Raises LabFailed where Slurm is not installed, or the folder lies too deep for sockets."""
         wanted = (*PROGRAMS, *(ACCOUNTING_PROGRAMS if self.shape.accounting else ()))
         missing = [name for name in wanted if not shutil.which(name, path=PATH)]
         if missing:
@@ -222,7 +223,7 @@ class Lab:
         self, name: str, command: list[str], *, log: str = "", account: tuple[int, int] | None = None, **more: str
     ) -> None:
         program = shutil.which(command[0], path=PATH)
-        assert program is not None  # _hold_possible has looked
+        assert program is not None  # hold_possible has looked
         environ = {**self.environ, "PATH": PATH, "LC_ALL": "C", processes.MARK: str(self.folder), **more}
         with self._log(log or name).open("ab") as output:
             self._running[name] = processes.spawn([program, *command[1:]], environ, output, account)
