@@ -10,12 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from haein.slurmlab import Lab
+from haein.slurmlab.lab import Lab
 
 from haein.cluster.backends.base import Launch, SliceGrant
 from haein.cluster.backends.slurm.backend import Site, SlurmBackend
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner
 from haein.cluster.backends.slurm.gateway import Gateway
+from haein.cluster.backends.slurm.records import HOLDING, WAITING, JobRecord
 
 from .stage import Stage, until
 
@@ -69,8 +70,6 @@ class SlurmStage(Stage):
         until(lambda: not any(each.name.startswith("haein-") for each in self.gateway.jobs() if self._is_left(each)))
         shutil.rmtree(self.var)
 
-    def _is_left(self, record: Any) -> bool:
-        from haein.cluster.backends.slurm.records import HOLDING, WAITING
-
+    def _is_left(self, record: JobRecord) -> bool:
         mine = {f"haein-{attempt}" for attempt in self.launched}
         return record.name in mine and record.state in HOLDING | WAITING
