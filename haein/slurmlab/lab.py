@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from haein.slurmlab import configuration, processes
@@ -86,6 +87,7 @@ class Lab:
             self.start_accounting()
             self._make_accounts()
         self.start_controller()
+        self._lose_what_runs()
         for name in self.shape.names():
             self._spawn_node(name)
         _until(self._all_take_jobs, "its nodes take jobs", self._tail_of("slurmctld"))
@@ -93,6 +95,8 @@ class Lab:
 
     def stop(self) -> None:
         """Ends everything, jobs included, as when the power goes: what runs is lost, what waits is kept."""
+        if (controller := self._running.get("slurmctld")) and controller.poll() is None:
+            self._lose_what_runs()
         for name in ("slurmrestd", *self.shape.names()):
             self._kill(name)
         processes.kill_all(lambda: processes.work(self.folder))
@@ -170,6 +174,12 @@ class Lab:
             raise LabFailed(f"Slurm is not installed here: {', '.join(missing)} can't be found.")
         if len(os.fsencode(self.folder)) > LONGEST_FOLDER:
             raise LabFailed(f"{self.folder} is too deep for sockets: at most {LONGEST_FOLDER} bytes.")
+
+    def _lose_what_runs(self) -> None:
+        """Else the controller believes for minutes that jobs of which nothing is left go on. A node is up again as soon
+        as its slurmd is."""
+        with suppress(subprocess.CalledProcessError):
+            self.run("scontrol", "update", "nodename=ALL", "state=down", "reason=stopped")
 
     def _start_munge(self) -> None:
         run = self.folder / "run"

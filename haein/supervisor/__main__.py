@@ -1,4 +1,4 @@
-"""`up` runs the whole house, `demo` one with people in it; `services [--var DIR] -- COMMAND` a command on its ground."""
+"""`up` runs the whole house, `demo` a populated one; `services [--var DIR] -- COMMAND` one command on its ground."""
 
 import sys
 from pathlib import Path
