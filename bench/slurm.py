@@ -18,8 +18,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.ground import Figure, inhabited, percentile, summary
 from haein.cluster.backends.slurm.tokens import MintedTokens
+
+from bench.ground import Figure, inhabited, percentile, summary
 from haein.slurmlab.lab import Lab
 from tests.contract.slurm_stage import JOBS_USER
 from tests.house import until
@@ -62,7 +63,7 @@ def settings(lab: Lab) -> dict[str, str]:
 
 
 def submits() -> Figure:
-    """POST /api/v1/jobs by 16 clients until slurmctld lists every job, while a limit of Slurm's keeps all from starting.
+    """POST /api/v1/jobs by 16 clients until slurmctld lists every job, while a limit of Slurm's lets none start.
 
     Beside it, in the same run: slurmrestd alone by 16 clients, and 16 parallel sbatch, with jobs that are held.
     """

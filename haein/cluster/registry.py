@@ -1,5 +1,6 @@
 """The backend that this server drives, made once a process from the settings."""
 
+import getpass
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +14,9 @@ from haein.cluster.backends.simulator.backend import SimulatorBackend
 from haein.cluster.backends.slurm.backend import Site, SlurmBackend
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner, Runner, SshRunner
 from haein.cluster.backends.slurm.gateway import Gateway
+from haein.cluster.backends.slurm.rest import RestGateway
 from haein.cluster.backends.slurm.script import Terms
+from haein.cluster.backends.slurm.tokens import FileTokens, MintedTokens, Tokens
 
 
 @cache
@@ -55,7 +58,21 @@ def runner() -> Runner:
 @cache
 def gateway() -> Gateway:
     """The way to Slurm."""
-    return CommandGateway(runner())
+    commands = CommandGateway(runner())
+    if not settings.HAEIN_SLURM_REST_URL:
+        return commands
+    return RestGateway(settings.HAEIN_SLURM_REST_URL, _tokens(), commands)
+
+
+def _tokens() -> Tokens:
+    who = settings.HAEIN_SLURM_SELF or getpass.getuser()
+    if settings.HAEIN_SLURM_JWT_KEY:
+        return MintedTokens(Path(settings.HAEIN_SLURM_JWT_KEY), who)
+    if settings.HAEIN_SLURM_TOKEN_FILE:
+        return FileTokens(Path(settings.HAEIN_SLURM_TOKEN_FILE), who)
+    raise ImproperlyConfigured(
+        "HAEIN_SLURM_REST_URL is set, and no token for it: set HAEIN_SLURM_JWT_KEY or HAEIN_SLURM_TOKEN_FILE"
+    )
 
 
 def site() -> Site:

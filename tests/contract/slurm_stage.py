@@ -10,13 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from haein.slurmlab.lab import Lab
-
 from haein.cluster.backends.base import Launch, SliceGrant
 from haein.cluster.backends.slurm.backend import Site, SlurmBackend
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner
 from haein.cluster.backends.slurm.gateway import Gateway
 from haein.cluster.backends.slurm.records import HOLDING, WAITING, JobRecord
+from haein.slurmlab.lab import Lab
 
 from .stage import Stage, until
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from haein.cluster.backends.slurm import parsing, refusals
 from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown
 from haein.cluster.backends.slurm.records import (
-    HOLDING,
     Held,
     JobRecord,
     NodeRecord,
     ReservationRecord,
     State,
     Submission,
+    really_ran,
 )
 
 # slurmctld lost sight of is given up by Slurm's commands after 9 s (its MessageTimeout's default is 10).
@@ -320,12 +320,9 @@ def _job(words: str, comment: str) -> JobRecord:
     (number, state, user, account, partition, submitted, started, ended, used, nodes, cpus, reason, status, restarts,
      name) = words.split("|", len(_SQUEUE_FIELDS))  # fmt: skip
     base = parsing.state(state)
-    over = base not in HOLDING and base is not State.PENDING
-    # Slurm writes down a start where a job that never ran is cancelled, too.
-    begun = None if base is State.PENDING or not nodes else parsing.moment(started)
-    # Until it is over, Slurm gives the end that the time limit would make.
-    end = parsing.moment(ended) if over or base is State.COMPLETING else None
-    code, signal = parsing.exit_status(status) if over else (None, None)
+    names = parsing.expand(nodes)
+    begun, end = really_ran(base, names, parsing.moment(started), parsing.moment(ended))
+    code, signal = parsing.exit_status(status) if base.is_over else (None, None)
     return JobRecord(
         id=int(number),
         name=name,
@@ -336,7 +333,7 @@ def _job(words: str, comment: str) -> JobRecord:
         submitted=parsing.moment(submitted) or 0,
         started=begun,
         ended=end,
-        nodes=parsing.expand(nodes),
+        nodes=names,
         cpus=parsing.count(cpus),
         reason=parsing.text(reason),
         exit_code=code,
