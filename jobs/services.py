@@ -182,7 +182,7 @@ def spec_of(job: Job) -> Spec:
 def offers() -> explaining.Offers:
     """What a job may ask for by name here."""
     able = backend().capabilities
-    return explaining.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
+    return explaining.offers(instances=Capability.MIG in able, gangs=Capability.GANGS in able)
 
 
 def why(job: Job) -> str:
@@ -249,7 +249,7 @@ def _beyond(spec: Spec) -> dict[str, str]:
     if spec.workers > 1 and Capability.GANGS not in able:
         return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
     if spec.profile and Capability.MIG not in able:
-        return {"profile": _("This cluster carves no MIG instances. Ask for whole GPUs or a share of one.")}
+        return {"profile": _("This cluster gives no MIG instances. Ask for whole GPUs or a share of one.")}
     return {}
 
 

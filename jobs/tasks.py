@@ -104,7 +104,7 @@ def repack() -> None:
 def _inventory() -> None:
     global _inventory_due
     if time.monotonic() >= _inventory_due:
-        inventory.refresh(backend().inventory(), now=clock.now())
+        inventory.refresh(backend().inventory(), backend().outside(), now=clock.now())
         _inventory_due = time.monotonic() + INVENTORY_EVERY_S
 
 
