@@ -12,11 +12,12 @@ from haein.cluster.backends.base import Capability
 from haein.cluster.registry import backend
 from haein.lib import clock, live
 from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
+from haein.placement.model import WHOLE
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
 from jobs import explaining, limits, moves, preempting, wakeup, wording
-from jobs.models import Event, Job, Upload
+from jobs.models import Attempt, Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, State
 from jobs.states import Event as Kind
@@ -193,7 +194,15 @@ def why(job: Job) -> str:
         return explaining.explain(job)
     if job.is_active and job.cancel_requested_at:
         return _("Being cancelled: its processes were asked to end.")
+    if job.state == State.STARTING and (says := _waits_for(job)):
+        return wording.sentence("handed_over", {"says": says})
     return wording.sentence(job.reason, job.reason_values)
+
+
+def _waits_for(job: Job) -> str:
+    """What the engine that it was handed to says it waits for; "" where it says nothing."""
+    waiting = job.attempts.filter(state=Attempt.State.STARTING).values_list("waits_for", flat=True)
+    return waiting.first() or ""
 
 
 def outlook(spec: Spec) -> tuple[str, str]:
@@ -250,7 +259,23 @@ def _beyond(spec: Spec) -> dict[str, str]:
         return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
     if spec.profile and Capability.MIG not in able:
         return {"profile": _("This cluster gives no MIG instances. Ask for whole GPUs or a share of one.")}
-    return {}
+    return _odd_share(spec, backend().share_step)
+
+
+def _odd_share(spec: Spec, step: int) -> dict[str, str]:
+    """A share that an engine which counts in shards can't give."""
+    if step == 1 or spec.share == WHOLE or not spec.gpus:
+        return {}
+    if spec.gpus > 1:
+        return {"gpus": _("This cluster gives a worker a share of one GPU. Ask for 1, or for whole GPUs.")}
+    if not spec.share % step:
+        return {}
+    below = spec.share // step * step
+    nearest = [str(share) for share in (below, min(below + step, WHOLE)) if share]
+    fault = _(
+        "This cluster shares a GPU in parts of %(step)d of 1000. Nearest that fits: a share of %(nearest)s of 1000."
+    )
+    return {"share": fault % {"step": step, "nearest": _(" or ").join(nearest)}}
 
 
 def _audited(action: str, job: Job, by: User, **detail: object) -> None:
