@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, spending, uploads, verdicts, whereabouts, wording
+from jobs import arrays, moves, spending, uploads, verdicts, whereabouts, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.states import ACTIVE
 from jobs.states import Event as Kind
@@ -47,7 +47,8 @@ def launch(backend: Backend, *, now: datetime) -> int:
     """Start the attempts that wait for it; returns how many were tried."""
     attempts = _lease(now)
     if attempts:
-        launches = [_launch_of(attempt) for attempt in attempts]
+        sizes = arrays.sizes(attempt.job.array for attempt in attempts)
+        launches = [_launch_of(attempt, sizes) for attempt in attempts]
         with ThreadPoolExecutor(backend.launches_at_once, thread_name_prefix="launch") as pool:
             list(pool.map(lambda each: _talk(backend, each), launches))
     return len(attempts)
@@ -77,7 +78,7 @@ def _lease(now: datetime) -> list[Attempt]:
     )
 
 
-def _launch_of(attempt: Attempt) -> Launch:
+def _launch_of(attempt: Attempt, sizes: Mapping[UUID, int]) -> Launch:
     job = attempt.job
     return Launch(
         attempt_id=attempt.pk,
@@ -93,7 +94,7 @@ def _launch_of(attempt: Attempt) -> Launch:
         memory_mb=attempt.memory_mb,
         time_limit_s=job.time_limit_s,
         grace_s=settings.HAEIN_GRACE_SECONDS,
-        variables=job.variables,
+        variables=arrays.variables(job, sizes),
         upload=str(uploads.path(job.upload)) if job.upload else "",
         upload_name=job.upload.name if job.upload else "",
         checkpoints=job.checkpoints,

@@ -146,7 +146,7 @@ class Launch:
     `places` has one place for each worker, by rank: one, unless the attempt is a gang's (Capability.GANGS). Its workers
     all run the command; they start together, and when one of them has ended otherwise than by exit code 0, all are
     ended. `cpus` in thousandths of a core and `memory_mb` in MiB are for each worker, times in seconds. `variables` are
-    the user's own environment variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
+    the user's own and those of the job's array; the backend adds its own (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
     which win. `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or
     unpacked) into the job's folder on its first attempt. A job that `checkpoints` saves its work when it gets SIGUSR1,
     and says that it has by touching the file named in HAEIN_CHECKPOINT (see signal_checkpoint). `environment` names one
