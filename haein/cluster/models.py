@@ -99,3 +99,30 @@ class Outside(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} on {self.node}"
+
+
+class EngineAccount(models.Model):
+    """The account of an organization or a team (`owner`) in an engine that keeps accounts of its own.
+
+    The name stays when the owner is renamed. It is `ready` once all of it is there, so that launches may name it.
+    """
+
+    owner = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=80, unique=True)
+    ready = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AccountChange(models.Model):
+    """One time that the engine's accounts were brought in step: [sentence, command, inverse, account made] by step.
+
+    The steps are written down before the first is taken; `done` of them were, the next one perhaps.
+    """
+
+    begun_at = models.DateTimeField()
+    steps = models.JSONField()
+    done = models.PositiveIntegerField(default=0)
+    problem = models.TextField(blank=True)
+    undone_at = models.DateTimeField(null=True)
