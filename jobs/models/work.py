@@ -147,8 +147,8 @@ class Attempt(Owned):
     worker. `guaranteed` says that it runs inside its team's guarantee; what does not is borrowed. One that must yield
     is asked for its end at `preempt_at`, for the reason `preempt_code` (of jobs/wording.py) with its values and, where
     that is why, for the job `preempted_for`; it was told, and signalled to save its work, at `warned_at`.
-    `checkpoint_at` is when it last said that it had saved it. `waits_for` is what the engine below says it waits for, in
-    English, while it was handed over and has not begun.
+    `checkpoint_at` is when it last said that it had saved it. `waits_for` is what the engine below says it waits for,
+    in English, while it was handed over and has not begun.
     """
 
     team_path = "job__team_id"

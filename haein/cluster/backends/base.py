@@ -117,8 +117,8 @@ class Place:
 class Outside:
     """Work on one node that was not submitted through Haein, and what it takes of the node.
 
-    `cpus` in thousandths of a core, `memory_mb` in MiB. `name` says what it is in the engine's own words (its id there),
-    `owner` whose it is there; `since` in seconds since the epoch.
+    `cpus` in thousandths of a core, `memory_mb` in MiB. `name` says what it is in the engine's own words (its id
+    there), `owner` whose it is there; `since` in seconds since the epoch.
     """
 
     name: str
@@ -208,7 +208,7 @@ class Sight:
     command's process ran; `ended_at` the moment its whole process tree was gone. `checkpointed_at` is when the job last
     said, in this run or an earlier one, that its work is saved; None where it never did, or does not checkpoint.
     `detail` is a sentence for the job's owner, in English; of one that has not begun it says what it waits for.
-    `places` says by rank where it runs, from an engine that chooses the devices itself; empty where it runs as launched.
+    `places` says by rank where it runs, from an engine that chooses devices itself; empty where it runs as launched.
     """
 
     attempt_id: UUID
@@ -357,11 +357,11 @@ class Backend(abc.ABC):
     def drain(self, node: str, reason: str) -> None:
         """Have the engine itself place nothing more on the node; may be asked again. For one without a queue of its
         own there is nothing to do."""
-        return None
+        return
 
     def resume(self, node: str) -> None:
         """Take a drain() back. What somebody else drained stays as it is."""
-        return None
+        return
 
     def log_stream(self, attempt: UUID) -> Iterator[LogLine]:
         """Every kept line of the log as it is now, from the first on, in bounded memory."""
