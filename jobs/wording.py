@@ -57,6 +57,7 @@ SENTENCES: Mapping[str, str] = {
     "moved": _("It is moved from %(old)s to %(new)s, so that a larger job finds room."),
     "warned": _("It is asked to end at %(at)s. %(why)s"),
     "notice_withdrawn": _("It need not end at %(at)s after all: its room is no longer needed."),
+    "imported": _("Imported: it was job %(id)s of the Slurm cluster %(cluster)s, which says that it is %(state)s."),
     "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
     "lost_too_often": _(
         "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."

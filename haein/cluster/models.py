@@ -1,6 +1,8 @@
 """Where it runs: nodes and their devices, as the backend last reported them."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -17,6 +19,12 @@ class DeviceModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class NodeQuerySet(models.QuerySet["Node"]):
+    def of_the_cluster(self) -> Self:
+        """Those that the backend has told of. One that is known from an imported past alone has nothing to give."""
+        return self.exclude(present=False, cpus=0)
 
 
 class Node(models.Model):
@@ -39,6 +47,8 @@ class Node(models.Model):
     problem = models.CharField(max_length=300, blank=True)
     drained_at = models.DateTimeField(null=True)
     drain_reason = models.CharField(max_length=200, blank=True)
+
+    objects = NodeQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.name
