@@ -12,13 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import shlex
-import signal
 import sys
 import time
 
 sys.path.append(os.path.abspath(__file__ + "/../../../../.."))
 
-from haein.cluster.backends.local import landlock, processes, records, scratch, tending
+from haein.cluster.backends.local import landlock, records, scratch, tending
 from haein.cluster.backends.local.orders import Order, from_pairs
 
 CLAIM = "claim"
@@ -38,18 +37,9 @@ class SlurmRun(tending.Run):
         return [*super()._start_record(started_at), ("slurm_job", os.environ.get("SLURM_JOB_ID", ""))]
 
     def _pass_on_save(self) -> None:
+        # srun would signal every process of its step: in a gang each worker finds the wish itself.
         if not self._is_gang:
-            return super()._pass_on_save()
-        # srun waits for signals in a thread of its own, so no handler of it is to be seen; it passes them on.
-        try:
-            wish = os.stat(f"{self._folder}/{records.SAVE}").st_mtime_ns
-        except FileNotFoundError:
-            return None
-        if wish != self._save_wish and self._main_status is None:
-            self._save_wish = wish
-            if process := processes.look(self._main):
-                processes.send(process.pid, process.started, signal.SIGUSR1)
-        return None
+            super()._pass_on_save()
 
     @property
     def exit_code(self) -> int:
@@ -152,7 +142,15 @@ def with_master(pairs: records.Pairs) -> list[str]:
 
 def srun(folder: str, more: dict[str, str]) -> str:
     worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
-    words = ["srun", "--label", "--kill-on-bad-exit=1", "--wait=0", "--mpi=none", f"--ntasks={more['workers']}"]
+    words = [
+        "srun",
+        "--export=ALL",
+        "--label",
+        "--kill-on-bad-exit=1",
+        "--wait=0",
+        "--mpi=none",
+        f"--ntasks={more['workers']}",
+    ]
     words += [f"--ntasks-per-node={more['workers_by_node']}", f"--cpus-per-task={more['worker_cores']}"]
     words += ["/usr/bin/env", "python3", "-I", "-S", "-E", worker, folder]
     return f"exec {shlex.join(words)}"

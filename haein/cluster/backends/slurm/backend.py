@@ -425,7 +425,7 @@ class SlurmBackend(Backend):
         )
 
     def _history(self, since: Mapping[UUID, float]) -> Mapping[UUID, Sequence[JobRecord] | None]:
-        """By attempt what accounting has on record; None for all while it can't be asked, nothing where there is none."""
+        """By attempt what accounting has on record; None for each while it is down, nothing where it keeps none."""
         if not since:
             return {}
         wanted = [names.job_name(attempt) for attempt in since]

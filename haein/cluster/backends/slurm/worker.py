@@ -1,5 +1,5 @@
 """One worker of a gang, as srun starts it on its node: it finds its part of the node's GPUs, confines itself, and runs
-the job's command with a handler for the signals that srun passes on.
+the job's command, to which it passes on the signals that are meant for it.
 
 Run as `python3 -I -S -E worker.py <attempt folder>`; the standard library is all it has.
 """
@@ -16,6 +16,8 @@ from haein.cluster.backends.local import landlock, processes, records
 from haein.cluster.backends.local.orders import Order, from_pairs
 from haein.cluster.backends.slurm import agent
 
+LOOK_S = 1.0
+
 
 def main(folder: str) -> int:
     pairs = records.read_pairs(folder, records.ORDER) or []
@@ -26,19 +28,40 @@ def main(folder: str) -> int:
     variables |= {"RANK": variables["HAEIN_RANK"], "WORLD_SIZE": more["workers"]}
     if visible is not None:
         variables["CUDA_VISIBLE_DEVICES"] = visible
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         begin(order, variables)
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _frame: pass_on(child, got, bool(order.checkpoint)))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: pass_on(child, got))
+    saves = Saves(f"{folder}/{records.SAVE}", child) if order.checkpoint else None
     while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        if saves:
+            saves.look()
+        # Woken at once when the command ends; the wish to save may wait for a second.
+        signal.sigtimedwait({signal.SIGCHLD}, LOOK_S)
+
+
+class Saves:
+    """Signals the command once for each wish that it should save its work."""
+
+    def __init__(self, path: str, child: int) -> None:
+        self._path, self._child, self._seen = path, child, 0
+
+    def look(self) -> None:
         try:
-            _, status = os.waitpid(child, 0)
-            break
-        except InterruptedError:
-            continue
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+            wish = os.stat(self._path).st_mtime_ns
+        except OSError:
+            return
+        if wish != self._seen:
+            self._seen = wish
+            for process in processes.first_that_catch(self._child, signal.SIGUSR1):
+                processes.send(process.pid, process.started, signal.SIGUSR1)
 
 
 def begin(order: Order, variables: dict[str, str]) -> None:
@@ -56,14 +79,10 @@ def begin(order: Order, variables: dict[str, str]) -> None:
         os._exit(126)
 
 
-def pass_on(child: int, number: int, checkpoints: bool) -> None:
-    """To all that the command runs; the wish to save only to what knows it."""
-    if number == signal.SIGUSR1:
-        found = processes.first_that_catch(child, number) if checkpoints else []
-    else:
-        found = [process for process in (processes.look(child), *processes.descendants(child)) if process]
-    for process in found:
-        processes.send(process.pid, process.started, number)
+def pass_on(child: int, number: int) -> None:
+    for process in (processes.look(child), *processes.descendants(child)):
+        if process:
+            processes.send(process.pid, process.started, number)
 
 
 def mine(pairs: records.Pairs, sharing: int) -> tuple[list[str], str | None]:
