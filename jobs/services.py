@@ -169,6 +169,8 @@ def retry(job: Job, *, scope: Scope) -> None:
     Raises Problem while it has not ended.
     """
     _may_change(job.team_id, scope)
+    if job.imported_id:
+        raise Problem(_("It was imported: what it ran is not on record. Clone it, and say what is to run."))
     if _hurry(job, scope.user):
         return
     why = moves.Why("retried", {"by": str(scope.user)})
@@ -272,7 +274,8 @@ def quota_outlook(scope: Scope, spec: Spec) -> tuple[str, str]:
 
 
 def may_retry(job: Job, scope: Scope) -> bool:
-    return (job.state in ENDED or rests_until(job) is not None) and job.team_id in scope.writable
+    again = (job.state in ENDED and not job.imported_id) or rests_until(job) is not None
+    return again and job.team_id in scope.writable
 
 
 def _may_change(team_id: UUID, scope: Scope) -> None:
