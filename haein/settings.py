@@ -5,6 +5,7 @@ docs/settings.md lists the variables; a test holds that page and this file toget
 
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import UUID
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -280,6 +281,17 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 
 # --- the cluster and the money -----------------------------------------------------------------------------------
 
+
+def _slurm_users(pairs: list[str]) -> dict[UUID, str]:
+    """By organization the user as whom its jobs run."""
+    try:
+        return {UUID(organization): user for organization, user in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise Misconfigured(
+            f"HAEIN_SLURM_USERS is {','.join(pairs)!r}: it must be <organization id>=<user>, with commas between them"
+        ) from None
+
+
 HAEIN_BACKEND = env.text("HAEIN_BACKEND", "local")
 if HAEIN_BACKEND not in {"local", "simulator", "slurm"}:
     raise Misconfigured(f"HAEIN_BACKEND is {HAEIN_BACKEND!r}: it must be local, simulator or slurm")
@@ -296,7 +308,7 @@ HAEIN_SLURM_TOKEN_FILE = env.text("HAEIN_SLURM_TOKEN_FILE")
 HAEIN_SLURM_SELF = env.text("HAEIN_SLURM_SELF")
 HAEIN_SLURM_FOLDER = Path(env.text("HAEIN_SLURM_FOLDER", str(HAEIN_VAR)))
 HAEIN_SLURM_USER = env.text("HAEIN_SLURM_USER")
-HAEIN_SLURM_USERS = env.text("HAEIN_SLURM_USERS")
+HAEIN_SLURM_USERS = _slurm_users(env.words("HAEIN_SLURM_USERS"))
 HAEIN_SLURM_PARTITIONS = tuple(env.words("HAEIN_SLURM_PARTITIONS"))
 HAEIN_SLURM_ACCOUNT = env.text("HAEIN_SLURM_ACCOUNT")
 HAEIN_SLURM_ACCOUNTS = env.flag("HAEIN_SLURM_ACCOUNTS")
@@ -312,12 +324,6 @@ HAEIN_SERVICE_GID = env.number("HAEIN_SERVICE_GID", 0) or None
 HAEIN_LOCKS_OFF = frozenset(env.words("HAEIN_LOCKS_OFF"))
 if unknown := HAEIN_LOCKS_OFF - {"namespaces", "landlock"}:
     raise Misconfigured(f"HAEIN_LOCKS_OFF names {sorted(unknown)}: namespaces and landlock are what can be left off")
-HAEIN_SLURM_CONF = env.text("HAEIN_SLURM_CONF")
-HAEIN_SLURM_SSH = env.words("HAEIN_SLURM_SSH")
-HAEIN_SLURM_USER = env.text("HAEIN_SLURM_USER")
-HAEIN_SLURM_USERS = dict(pair.split("=", 1) for pair in env.words("HAEIN_SLURM_USERS"))
-HAEIN_SLURM_ACCOUNT = env.text("HAEIN_SLURM_ACCOUNT")
-HAEIN_SLURM_QOS = env.text("HAEIN_SLURM_QOS")
 HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
 HAEIN_SHARE_HALF_LIFE_HOURS = env.number("HAEIN_SHARE_HALF_LIFE_HOURS", 24, least=1)
 HAEIN_SHARE_ENTRY_MINUTES = env.number("HAEIN_SHARE_ENTRY_MINUTES", 60)

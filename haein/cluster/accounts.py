@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Step, There
@@ -20,23 +22,37 @@ from haein.tenants import audit
 from haein.tenants.models import Organization
 
 Say = Callable[[str], object]
+KNOWN_S = 5.0
 
 
 def tools() -> Tools:
     """Slurm's tools where the settings say they are."""
-    return Tools(settings.HAEIN_SLURM_CONF, settings.HAEIN_SLURM_SSH)
+    return Tools(settings.HAEIN_SLURM_CONF, ["ssh", settings.HAEIN_SLURM_SSH] if settings.HAEIN_SLURM_SSH else [])
 
 
 def user_of(organization: Organization) -> str:
     """The user of Slurm's as whom the organization's jobs run."""
-    return settings.HAEIN_SLURM_USERS.get(str(organization.pk), settings.HAEIN_SLURM_USER)
+    users: Mapping[UUID, str] = settings.HAEIN_SLURM_USERS
+    return users.get(organization.pk) or str(settings.HAEIN_SLURM_USER)
 
 
-def account_of(organization_id: UUID | None, team_id: UUID) -> str:
-    """The team's account, else its organization's; "" for one that the sync has not met yet."""
-    known = EngineAccount.objects.filter(owner__in=[team_id, organization_id], ready=True)
-    names: Mapping[UUID, str] = dict(known.values_list("owner", "name"))
-    return names.get(team_id) or (names.get(organization_id, "") if organization_id else "")
+class Known:
+    """The accounts that launches name, read anew every few seconds."""
+
+    def __init__(self) -> None:
+        self._names: Mapping[UUID, str] = {}
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def account_of(self, organization_id: UUID | None, team_id: UUID) -> str:
+        """The team's account, else its organization's; "" for one that the sync has not met yet."""
+        with self._reading:
+            if time.monotonic() - self._read_at > KNOWN_S:
+                self._names = dict(EngineAccount.objects.filter(ready=True).values_list("owner", "name"))
+                self._read_at = time.monotonic()
+                if not connection.in_atomic_block:
+                    connection.close()  # launches come in threads of their own, which end
+        return self._names.get(team_id) or (self._names.get(organization_id, "") if organization_id else "")
 
 
 def names(owners: Mapping[UUID, str]) -> Mapping[UUID, str]:

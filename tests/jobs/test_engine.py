@@ -115,6 +115,7 @@ def test_what_it_does_not_take_waits_again_in_its_old_place_and_nobody_pays(
     attempt = job.attempts.get()
     assert (job.state, job.queued_at, job.failures, job.preemptions) == ("queued", queued_at, 0, 0)
     assert (attempt.state, attempt.cause, attempt.started_at) == ("ended", "not taken", None)
+    assert attempt.ended_at is not None
     assert job.not_before == attempt.ended_at + timedelta(seconds=30)
     told = (
         "The cluster did not start it and it was taken back; it waits again, with its old place in the queue."
@@ -145,8 +146,10 @@ def test_it_rests_longer_each_time_in_a_row(engine: Engine, alice: Person, submi
             Job.objects.update(not_before=clock.now() + timedelta(seconds=9))
             continue
         taken_back(engine, job)
+        ended_at = job.attempts.latest("number").ended_at
         assert job.not_before is not None
-        rests.append(round((job.not_before - job.attempts.latest("number").ended_at).total_seconds()))
+        assert ended_at is not None
+        rests.append(round((job.not_before - ended_at).total_seconds()))
     assert rests == [30, 60, 120, 300, 300, 30]
 
 

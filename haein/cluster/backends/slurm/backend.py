@@ -64,6 +64,11 @@ UPLOAD_CAP = 20_000 << 20
 SITES_FAULT = frozenset({2002, 2007, 2044, 2045, 2046, 2066, 9001})
 
 
+def nobodys_account(_organization_id: UUID | None, _team_id: UUID) -> str:
+    """Where all is submitted under the site's one account."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What an operator says of the site. `folder` is seen under the same path here and on every node. Jobs run as
@@ -75,7 +80,7 @@ class Site:
     user: str = ""
     users: Mapping[UUID, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
-    account_of: Callable[[UUID | None, UUID], str] = lambda _organization, _team: ""
+    account_of: Callable[[UUID | None, UUID], str] = nobodys_account
     patience_s: int = 60
     emulated: bool = False
     log_cap_mb: int = 128
