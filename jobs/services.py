@@ -13,11 +13,12 @@ from haein.cluster.backends.base import Capability
 from haein.cluster.registry import backend
 from haein.lib import clock, ids, live
 from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
+from haein.placement.model import WHOLE
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
 from jobs import arrays, explaining, indexes, limits, moves, preempting, wakeup, wording
-from jobs.models import Event, Job, Upload
+from jobs.models import Attempt, Event, Job, Upload
 from jobs.spec import Spec
 from jobs.states import ENDED, OPEN, State
 from jobs.states import Event as Kind
@@ -168,6 +169,8 @@ def retry(job: Job, *, scope: Scope) -> None:
     Raises Problem while it has not ended.
     """
     _may_change(job.team_id, scope)
+    if job.imported_id:
+        raise Problem(_("It was imported: what it ran is not on record. Clone it, and say what is to run."))
     if _hurry(job, scope.user):
         return
     why = moves.Why("retried", {"by": str(scope.user)})
@@ -230,7 +233,7 @@ def spec_of(job: Job) -> Spec:
 def offers() -> explaining.Offers:
     """What a job may ask for by name here."""
     able = backend().capabilities
-    return explaining.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
+    return explaining.offers(instances=Capability.MIG in able, gangs=Capability.GANGS in able)
 
 
 def why(job: Job) -> str:
@@ -241,7 +244,15 @@ def why(job: Job) -> str:
         return explaining.explain(job)
     if job.is_active and job.cancel_requested_at:
         return _("Being cancelled: its processes were asked to end.")
+    if job.state == State.STARTING and (says := _waits_for(job)):
+        return wording.sentence("handed_over", {"says": says})
     return wording.sentence(job.reason, job.reason_values)
+
+
+def _waits_for(job: Job) -> str:
+    """What the engine that it was handed to says it waits for; "" where it says nothing."""
+    waiting = job.attempts.filter(state=Attempt.State.STARTING).values_list("waits_for", flat=True)
+    return waiting.first() or ""
 
 
 def outlook(spec: Spec) -> tuple[str, str]:
@@ -263,7 +274,8 @@ def quota_outlook(scope: Scope, spec: Spec) -> tuple[str, str]:
 
 
 def may_retry(job: Job, scope: Scope) -> bool:
-    return (job.state in ENDED or rests_until(job) is not None) and job.team_id in scope.writable
+    again = (job.state in ENDED and not job.imported_id) or rests_until(job) is not None
+    return again and job.team_id in scope.writable
 
 
 def _may_change(team_id: UUID, scope: Scope) -> None:
@@ -297,8 +309,24 @@ def _beyond(spec: Spec) -> dict[str, str]:
     if spec.workers > 1 and Capability.GANGS not in able:
         return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
     if spec.profile and Capability.MIG not in able:
-        return {"profile": _("This cluster carves no MIG instances. Ask for whole GPUs or a share of one.")}
-    return {}
+        return {"profile": _("This cluster gives no MIG instances. Ask for whole GPUs or a share of one.")}
+    return _odd_share(spec, backend().share_step)
+
+
+def _odd_share(spec: Spec, step: int) -> dict[str, str]:
+    """A share that an engine which counts in shards can't give."""
+    if step == 1 or spec.share == WHOLE or not spec.gpus:
+        return {}
+    if spec.gpus > 1:
+        return {"gpus": _("This cluster gives a worker a share of one GPU. Ask for 1, or for whole GPUs.")}
+    if not spec.share % step:
+        return {}
+    below = spec.share // step * step
+    nearest = [str(share) for share in (below, min(below + step, WHOLE)) if share]
+    fault = _(
+        "This cluster shares a GPU in parts of %(step)d of 1000. Nearest that fits: a share of %(nearest)s of 1000."
+    )
+    return {"share": fault % {"step": step, "nearest": _(" or ").join(nearest)}}
 
 
 def _audited(action: str, job: Job, by: User, **detail: object) -> None:

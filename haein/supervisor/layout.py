@@ -66,7 +66,7 @@ class Layout:
             _folder(self.var / "env", 0o755, root)
         _folder(self.var / "work", 0o711, mixed)
         _folder(self.var / "teams", 0o711, mixed)
-        _folder(self.var / "attempts", 0o750, mixed)
+        _folder(self.var / "attempts", 0o711, mixed)
         for private in (self.records, self.log.parent):
             _folder(private, 0o700, root)
         for private in (self.secrets, self.postgres, self.beat, self.sockets, self.var / "uploads"):

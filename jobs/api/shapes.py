@@ -509,6 +509,19 @@ class _Holder(serializers.Serializer[Any]):
     job = api.Named(allow_null=True, help_text="null: another team's")
 
 
+class _Outside(serializers.Serializer[Any]):
+    share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
+    start = serializers.IntegerField(allow_null=True, help_text="the memory slice where a MIG instance starts")
+    work = serializers.CharField(allow_null=True, help_text="what it is to the engine below; null: not an operator")
+    owner = serializers.CharField(allow_null=True, help_text="whose it is there; null: not an operator")
+
+
+class _Instance(serializers.Serializer[Any]):
+    profile = serializers.CharField()
+    start = serializers.IntegerField(help_text="the memory slice where it starts")
+
+
 class _Device(serializers.Serializer[Any]):
     index = serializers.IntegerField()
     model = serializers.CharField()
@@ -521,6 +534,8 @@ class _Device(serializers.Serializer[Any]):
     used = serializers.IntegerField(help_text="thousandths: the sum of its holders' shares")
     free = serializers.IntegerField(help_text="thousandths")
     holders = _Holder(many=True)
+    outside = _Outside(many=True, help_text="work that was not submitted here")
+    layout = _Instance(many=True, help_text="carved for good: the instances that it gives, and nothing else")
 
 
 class NodeShape(serializers.Serializer[Any]):
@@ -538,6 +553,7 @@ class NodeShape(serializers.Serializer[Any]):
     rack = serializers.CharField(allow_blank=True, help_text="empty: not known")
     pod = serializers.CharField(allow_blank=True, help_text="empty: not known")
     drained = serializers.BooleanField(help_text="whether it takes no new work")
+    problem = serializers.CharField(allow_blank=True, help_text="why the engine below gives it no work; empty: it does")
     devices = _Device(many=True)
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from haein.cluster.backends.local import locks
 
+from .slurm_stage import SlurmStage
 from .stage import STAGES, LocalStage, Stage
 
 
-@pytest.fixture(params=sorted(STAGES))
+@pytest.fixture(params=[*sorted(STAGES), "slurm"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    stage = STAGES[request.param]()
+    stage = SlurmStage(request.getfixturevalue("slurm")) if request.param == "slurm" else STAGES[request.param]()
     yield stage
     stage.close()
 

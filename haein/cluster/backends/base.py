@@ -68,12 +68,20 @@ class DeviceFact:
     layout: tuple[Cut, ...] = ()
 
 
+class Drain(enum.Enum):
+    """Whose drain has an engine place nothing more on a node."""
+
+    OURS = "ours"  # drain() of this Haein, which resume() takes back
+    THEIRS = "theirs"  # somebody's with the engine's own tools, or the engine's own
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFact:
     """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it.
 
     `pool` and `labels` are what requests may ask for by name; `rack` and `pod` say which nodes are near each other.
-    Empty where the backend knows of none. `problem` is a sentence when the node takes no work.
+    Empty where the backend knows of none. `problem` is a sentence when the node takes no work for another reason than a
+    drain of ours; `drain` says whether the engine itself drains it, and by whose wish.
     """
 
     name: str
@@ -86,6 +94,7 @@ class NodeFact:
     rack: str = ""
     pod: str = ""
     problem: str = ""
+    drain: Drain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +126,8 @@ class Place:
 class Outside:
     """Work on one node that was not submitted through Haein, and what it takes of the node.
 
-    `cpus` in thousandths of a core, `memory_mb` in MiB. `name` says what it is in the engine's own words (its id there),
-    `owner` whose it is there; `since` in seconds since the epoch.
+    `cpus` in thousandths of a core, `memory_mb` in MiB. `name` says what it is in the engine's own words (its id
+    there), `owner` whose it is there; `since` in seconds since the epoch.
     """
 
     name: str
@@ -208,7 +217,7 @@ class Sight:
     command's process ran; `ended_at` the moment its whole process tree was gone. `checkpointed_at` is when the job last
     said, in this run or an earlier one, that its work is saved; None where it never did, or does not checkpoint.
     `detail` is a sentence for the job's owner, in English; of one that has not begun it says what it waits for.
-    `places` says by rank where it runs, from an engine that chooses the devices itself; empty where it runs as launched.
+    `places` says by rank where it runs, from an engine that chooses devices itself; empty where it runs as launched.
     """
 
     attempt_id: UUID
@@ -282,6 +291,8 @@ class Backend(abc.ABC):
     capabilities: frozenset[Capability]
     # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
     share_step: int = 1
+    # How many threads may be in launch() at one time.
+    launches_at_once: int = 4
 
     @abc.abstractmethod
     def environments(self) -> Sequence[Environment]:
@@ -355,13 +366,13 @@ class Backend(abc.ABC):
         return ()
 
     def drain(self, node: str, reason: str) -> None:
-        """Have the engine itself place nothing more on the node; may be asked again. For one without a queue of its
-        own there is nothing to do."""
-        return None
+        """Have the engine itself place nothing more on the node; may be asked again. What somebody else drained stays
+        theirs. For an engine without a queue of its own there is nothing to do."""
+        return
 
     def resume(self, node: str) -> None:
         """Take a drain() back. What somebody else drained stays as it is."""
-        return None
+        return
 
     def log_stream(self, attempt: UUID) -> Iterator[LogLine]:
         """Every kept line of the log as it is now, from the first on, in bounded memory."""

@@ -84,7 +84,9 @@ class LocalBackend(Backend):
         self._locks_off = locks_off
 
     def environments(self) -> Sequence[Environment]:
-        return [_environment(self._layout.environments / name) for name in preparing.environment_names(self._layout)]
+        return [
+            environment_fact(self._layout.environments / name) for name in preparing.environment_names(self._layout)
+        ]
 
     def inventory(self) -> Sequence[NodeFact]:
         found = devices.nvidia_devices() or devices.emulated_devices(self._layout.var, *self._emulated)
@@ -202,7 +204,7 @@ class LocalBackend(Backend):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(folder: Path) -> Environment:
+def environment_fact(folder: Path) -> Environment:
     description = "Python"
     settings = folder / "pyvenv.cfg"
     if settings.exists():

@@ -36,8 +36,12 @@ class Layout:
     def numbers(self) -> Path:
         return self.var / "numbers"
 
+    @property
+    def attempts(self) -> Path:
+        return self.var / "attempts"
+
     def attempt(self, attempt: UUID) -> Path:
-        return self.var / "attempts" / str(attempt)
+        return self.attempts / str(attempt)
 
     def work(self, job: UUID) -> Path:
         return self.var / "work" / str(job)
@@ -80,11 +84,11 @@ def owner_of(launch: Launch, layout: Layout, numbers: tuple[int, int], service_g
 
 def make_attempt_folder(layout: Layout, attempt: UUID, service_gid: int | None) -> Path:
     folder = layout.attempt(attempt)
-    _make_parent(folder)
+    make_parent(folder)
     if os.geteuid() == 0 and service_gid is not None:
-        _make(folder, 0o2750, gid=service_gid)  # the web process reads logs through its group
+        make(folder, 0o2750, gid=service_gid)  # the web process reads logs through its group
     else:
-        _make(folder, 0o750)
+        make(folder, 0o750)
     return folder
 
 
@@ -92,11 +96,11 @@ def make_job_folders(launch: Launch, layout: Layout, owner: Owner, upload_cap: i
     """The job's working folder with its upload, its team's folder, and the attempt's own temporary folder."""
     _make_work(launch, layout, owner, upload_cap)
     team = layout.team(launch.team_id)
-    _make_parent(team)
-    _make(team, 0o2770 if owner.uid else 0o770, gid=owner.gid)  # shared by the team's group alone
+    make_parent(team)
+    make(team, 0o2770 if owner.uid else 0o770, gid=owner.gid)  # shared by the team's group alone
     scratch = layout.scratch(launch.attempt_id)
-    _make_parent(scratch)
-    _make(scratch, 0o700, uid=owner.uid, gid=owner.gid)
+    make_parent(scratch)
+    make(scratch, 0o700, uid=owner.uid, gid=owner.gid)
 
 
 def _make_work(launch: Launch, layout: Layout, owner: Owner, upload_cap: int) -> None:
@@ -104,7 +108,7 @@ def _make_work(launch: Launch, layout: Layout, owner: Owner, upload_cap: int) ->
     if work.exists():
         return
     # Filled aside and renamed: a working folder that is there is whole, whatever was killed while it was made.
-    _make_parent(work)
+    make_parent(work)
     aside = work.parent / f".{launch.job_id}.new"
     uploads.discard(aside)
     aside.mkdir(mode=0o770)
@@ -119,12 +123,12 @@ def _make_work(launch: Launch, layout: Layout, owner: Owner, upload_cap: int) ->
         raise
 
 
-def _make_parent(folder: Path) -> None:
+def make_parent(folder: Path) -> None:
     # A job's user may pass through to what is its own, and may not list whose folders lie beside it.
-    _make(folder.parent, 0o711)
+    make(folder.parent, 0o711)
 
 
-def _make(folder: Path, mode: int, *, uid: int = 0, gid: int = 0) -> None:
+def make(folder: Path, mode: int, *, uid: int = 0, gid: int = 0) -> None:
     """Make the folder if it is not there. It appears with its owner and mode, so that nobody ever meets half of it."""
     if folder.exists():
         return
@@ -164,7 +168,7 @@ def write_order(
     launch: Launch, layout: Layout, owner: Owner, environment: Path, log_cap: int, held: locks.Locks
 ) -> Order:
     order = Order()
-    order.attempt, order.command = str(launch.attempt_id), _checked_command(launch.command)
+    order.attempt, order.command = str(launch.attempt_id), checked_command(launch.command)
     order.shell = next(shell for shell in SHELLS if os.path.exists(shell))
     order.work, order.scratch = str(layout.work(launch.job_id)), str(layout.scratch(launch.attempt_id))
     order.devices = " ".join(grant.device_uuid for grant in own_slices(launch))
@@ -231,17 +235,17 @@ def environment_variables(launch: Launch, layout: Layout, environment: Path) -> 
     }
     if launch.checkpoints:
         owned["HAEIN_CHECKPOINT"] = checkpoint_file(launch, layout)
-    return defaults | _users_own(launch) | owned
+    return defaults | users_own(launch) | owned
 
 
-def _users_own(launch: Launch) -> dict[str, str]:
+def users_own(launch: Launch) -> dict[str, str]:
     for name, value in launch.variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise Refused(f"The environment variable {name!r} can't be set: no '=' in its name, no NUL in either part.")
     return dict(launch.variables)
 
 
-def _checked_command(command: str) -> str:
+def checked_command(command: str) -> str:
     if not command.strip() or "\0" in command:
         raise Refused("The command is empty, or holds a NUL character. Give the command that the job is to run.")
     return command

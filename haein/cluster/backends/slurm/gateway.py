@@ -48,8 +48,8 @@ class Gateway(abc.ABC):
 
     @abc.abstractmethod
     def submit(self, submission: Submission) -> int:
-        """The id that Slurm gave it. Raises SlurmRefused with Slurm's sentence; after SlurmDown look for its name before
-        submitting again."""
+        """The id that Slurm gave it. Raises SlurmRefused with Slurm's sentence; after SlurmDown look for its name
+        before submitting again."""
 
     @abc.abstractmethod
     def cancel(self, ids: Collection[int]) -> None:

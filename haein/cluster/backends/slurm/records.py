@@ -30,6 +30,11 @@ class State(enum.Enum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     REVOKED = "REVOKED"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its run has come to its end, and its nodes are free again."""
+        return self not in WAITING and self not in HOLDING
+
 
 WAITING = frozenset({State.PENDING, State.REVOKED})
 # It holds its nodes until it has left these.
@@ -134,3 +139,13 @@ class Submission:
     constraint: str = ""
     user: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def really_ran(
+    state: State, nodes: tuple[str, ...], started: int | None, ended: int | None
+) -> tuple[int | None, int | None]:
+    """(begin, end) of a job's run by the times that slurmctld gives, None for what has not come: of one that waits it
+    gives the expected start, of one that runs the end that its time limit makes, and of one that was cancelled before
+    it had any nodes the cancel as its start."""
+    begun = None if state in WAITING or not nodes else started
+    return begun, ended if state.is_over or state is State.COMPLETING else None
