@@ -7,7 +7,6 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from haein.cluster import accounts
 from haein.cluster.backends.base import Backend
 from haein.cluster.backends.local.backend import LocalBackend
 from haein.cluster.backends.simulator.backend import SimulatorBackend
@@ -76,6 +75,9 @@ def _tokens() -> Tokens:
 
 
 def site() -> Site:
+    # Celery's own file imports this one before there are models.
+    from haein.cluster import accounts
+
     return Site(
         folder=settings.HAEIN_SLURM_FOLDER,
         user=settings.HAEIN_SLURM_USER,

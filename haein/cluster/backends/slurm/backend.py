@@ -101,6 +101,7 @@ class SlurmBackend(Backend):
     """Drives the Slurm behind `gateway`, as the `site` has it."""
 
     name = "slurm"
+    launches_at_once = 8
 
     def __init__(self, gateway: Gateway, site: Site) -> None:
         self._gateway = gateway
@@ -391,7 +392,7 @@ class SlurmBackend(Backend):
             if records.exists(folder, records.STOP) and time.time() - _age_of(folder) > SETTLED_S:
                 return self._unbegun(attempt, folder)
             # Lost with slurmctld's last state file, or not accepted: another submission runs it once, by the claim.
-            return Sight(attempt, Phase.UNKNOWN, detail="Slurm does not know the job; it is handed over again.")
+            return Sight(attempt, Phase.UNKNOWN)
         last = float((end or {}).get("ended_at") or _last_seen(folder, start or {}))
         if told is None or time.time() - last < ACCOUNTING_S:
             return self._still(attempt, folder, start)
