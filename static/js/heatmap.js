@@ -242,7 +242,7 @@ export class HeatMap {
     for (const pod of this.#pods) {
       for (const rack of pod.racks) {
         rack.width = this.#block.width;
-        rack.top = rack.name && named;
+        rack.top = rack.name ? named : 0;
         rack.height = rack.top + rack.nodes.length * step;
       }
       const size = flow(pod.racks, width, gap);
