@@ -224,7 +224,7 @@ def now() -> Occupancy:
     """Read in seven queries; what there is of devices is kept from the last time where it is the same."""
     faulty, *key = Device.objects.filter(present=True).aggregate(faulty=_FAULTY, **_LAYOUT_KEY).values()
     layout = _layout(tuple(key))
-    nodes = tuple(NodeFacts(*row) for row in Node.objects.order_by("name").values_list(*_NODE_COLUMNS))
+    nodes = tuple(NodeFacts(*row) for row in Node.objects.of_the_cluster().order_by("name").values_list(*_NODE_COLUMNS))
     place = {node.id: at for at, node in enumerate(nodes)}
     of = np.array([place[pk] for pk in layout.node_ids.tolist()], dtype=np.int64)
     others = snapshots.outside()

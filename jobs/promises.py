@@ -16,7 +16,7 @@ from uuid import UUID
 import redis
 import structlog
 from django.db import connection
-from django.db.models import ExpressionWrapper, F, FloatField
+from django.db.models import ExpressionWrapper, F, FloatField, Q
 from django.db.models.functions import Extract
 
 from haein.lib import clock
@@ -28,7 +28,7 @@ from haein.placement.turns import LATE_S, Scene
 from haein.telemetry import series
 from jobs import scenes, settling
 from jobs.models import Attempt, Job, Promise
-from jobs.spec import Spec
+from jobs.spec import MOST_TIME_S, Spec
 from jobs.states import State
 
 log = structlog.get_logger(__name__)
@@ -175,6 +175,8 @@ def history(most: int) -> list[tuple[UUID, float]]:
         Extract(F("ended_at") - F("started_at"), "epoch") / F("job__time_limit_s"), output_field=FloatField()
     )
     ended = Attempt.objects.filter(state=Attempt.State.ENDED, started_at__isnull=False, preempt_at=None)
+    # One that was imported without a limit says nothing of how limits are chosen.
+    ended = ended.filter(Q(job__imported=None) | Q(job__time_limit_s__lt=MOST_TIME_S))
     rows = ended.annotate(part=ran).order_by("-id").values_list("job__team_id", "part")[:most]
     return [(team, min(1.0, max(0.0, part))) for team, part in rows]
 

@@ -171,7 +171,7 @@ def _taken(slices: Iterable[Slice], others: Iterable[Outside]) -> dict[int, _Tak
 
 
 def _snapshot(taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) -> Snapshot:
-    nodes = list(Node.objects.order_by("name"))
+    nodes = list(Node.objects.of_the_cluster().order_by("name"))
     models = DeviceModel.objects.in_bulk()
     devices: dict[int, list[Device]] = {}
     all_of_them = list(Device.objects.order_by("node_id", "index"))

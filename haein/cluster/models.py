@@ -1,6 +1,8 @@
 """Where it runs: nodes and their devices, as the backend last reported them."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -17,6 +19,12 @@ class DeviceModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class NodeQuerySet(models.QuerySet["Node"]):
+    def of_the_cluster(self) -> Self:
+        """Those that the backend has told of. One that is known from an imported past alone has nothing to give."""
+        return self.exclude(present=False, cpus=0)
 
 
 class Node(models.Model):
@@ -39,6 +47,8 @@ class Node(models.Model):
     problem = models.CharField(max_length=300, blank=True)
     drained_at = models.DateTimeField(null=True)
     drain_reason = models.CharField(max_length=200, blank=True)
+
+    objects = NodeQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.name
@@ -99,3 +109,30 @@ class Outside(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} on {self.node}"
+
+
+class EngineAccount(models.Model):
+    """The account of an organization or a team (`owner`) in an engine that keeps accounts of its own.
+
+    The name stays when the owner is renamed. It is `ready` once all of it is there, so that launches may name it.
+    """
+
+    owner = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=80, unique=True)
+    ready = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AccountChange(models.Model):
+    """One time that the engine's accounts were brought in step: [sentence, command, inverse, account made] by step.
+
+    The steps are written down before the first is taken; `done` of them were, the next one perhaps.
+    """
+
+    begun_at = models.DateTimeField()
+    steps = models.JSONField()
+    done = models.PositiveIntegerField(default=0)
+    problem = models.TextField(blank=True)
+    undone_at = models.DateTimeField(null=True)

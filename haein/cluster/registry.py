@@ -3,15 +3,15 @@
 import getpass
 from functools import cache
 from pathlib import Path
-from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from haein.cluster import accounts
 from haein.cluster.backends.base import Backend
 from haein.cluster.backends.local.backend import LocalBackend
 from haein.cluster.backends.simulator.backend import SimulatorBackend
-from haein.cluster.backends.slurm.backend import Site, SlurmBackend
+from haein.cluster.backends.slurm.backend import Site, SlurmBackend, nobodys_account
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner, Runner, SshRunner
 from haein.cluster.backends.slurm.gateway import Gateway
 from haein.cluster.backends.slurm.rest import RestGateway
@@ -79,29 +79,16 @@ def site() -> Site:
     return Site(
         folder=settings.HAEIN_SLURM_FOLDER,
         user=settings.HAEIN_SLURM_USER,
-        users=_users(settings.HAEIN_SLURM_USERS),
+        users=settings.HAEIN_SLURM_USERS,
         terms=Terms(
             partitions=settings.HAEIN_SLURM_PARTITIONS,
             account=settings.HAEIN_SLURM_ACCOUNT,
             qos=settings.HAEIN_SLURM_QOS,
             reservation=settings.HAEIN_SLURM_RESERVATION,
         ),
+        account_of=accounts.Known().account_of if settings.HAEIN_SLURM_ACCOUNTS else nobodys_account,
         patience_s=settings.HAEIN_SLURM_PATIENCE_SECONDS,
         emulated=settings.HAEIN_SLURM_EMULATED,
         log_cap_mb=settings.HAEIN_LOG_MB,
         service_gid=settings.HAEIN_SERVICE_GID,
     )
-
-
-def _users(path: str) -> dict[UUID, str]:
-    """By organization the user that its jobs run as."""
-    if not path:
-        return {}
-    try:
-        lines = Path(path).read_text().splitlines()
-        pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-        return {UUID(organization): user for organization, user in pairs}
-    except (OSError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"HAEIN_SLURM_USERS is {path!r}: it must be a file with lines of `<organization id> <user>` ({error})"
-        ) from error

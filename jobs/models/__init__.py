@@ -1,6 +1,6 @@
 """The rows of jobs."""
 
-from jobs.models.paper import Pulse, Replay, Settled
+from jobs.models.paper import Import, Pulse, Replay, Settled
 from jobs.models.queue import Claim, Promise, Quota, Repack, Share, Spent, Window
 from jobs.models.work import STATE_NAMES, Allocation, Attempt, Event, Job, Upload, Worker
 
@@ -10,6 +10,7 @@ __all__ = [
     "Attempt",
     "Claim",
     "Event",
+    "Import",
     "Job",
     "Promise",
     "Pulse",

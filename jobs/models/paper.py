@@ -1,4 +1,5 @@
-"""The rows of the work done beside the queue: who is alive, replays on paper, and what the policy is settled to."""
+"""The rows of the work done beside the queue: who is alive, replays on paper, what was imported, and what the policy is
+settled to."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from haein.lib import ids
-from haein.tenants.models import User
+from haein.tenants.models import Organization, User
 
 
 class Pulse(models.Model):
@@ -67,6 +68,18 @@ class Replay(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in {self.State.QUEUED, self.State.RUNNING}
+
+
+class Import(models.Model):
+    """Once that a site's past was read into an organization's history; its jobs point to it.
+
+    `made` says what else was made for it, to go with it where nothing else needs it: ids of people, teams and nodes.
+    """
+
+    organization = models.ForeignKey(Organization, models.PROTECT, related_name="imports")
+    source = models.CharField(max_length=255)
+    at = models.DateTimeField(default=timezone.now)
+    made = models.JSONField(default=dict)
 
 
 class Settled(models.Model):

@@ -60,6 +60,8 @@ class Job(Owned):
     # The jobs that were submitted as one array have the same, and each its own index in it.
     array = models.UUIDField(null=True)
     array_index = models.PositiveIntegerField(null=True)
+    # The history of another system that it is from: it ran there, nobody is billed for it, and it can't run again.
+    imported = models.ForeignKey("jobs.Import", models.PROTECT, null=True, db_index=False, related_name="jobs")
 
     name = models.CharField(_("name"), max_length=120)
     command = models.TextField(_("command"))
@@ -121,6 +123,7 @@ class Job(Owned):
             models.Index(F("priority").desc(), "queued_at", "id", condition=Q(state="queued"), name="job_queue"),
             models.Index(fields=["state"], condition=Q(state__in=_values(ACTIVE)), name="job_active"),
             models.Index(fields=["array", "array_index"], condition=Q(array__isnull=False), name="job_by_array"),
+            models.Index(fields=["imported"], condition=Q(imported__isnull=False), name="job_by_import"),
             GinIndex(fields=["tags"], name="job_by_tag"),
         ]
 
@@ -242,7 +245,10 @@ class Allocation(Owned):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["attempt", "rank", "device"], name="allocation_once"),
+            # Several instances of one device only where an engine that chooses them itself has given a worker so many.
+            models.UniqueConstraint(
+                fields=["attempt", "rank", "device", "start"], nulls_distinct=False, name="allocation_once"
+            ),
             models.CheckConstraint(condition=Q(units__gt=0), name="allocation_units"),
             models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="allocation_weight"),
             # Law 2 in the database itself, as far as a start says it: no two instances begin at one memory slice.
