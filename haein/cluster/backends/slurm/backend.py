@@ -27,6 +27,7 @@ from haein.cluster.backends.base import (
     BackendDown,
     Capability,
     Cause,
+    Drain,
     Environment,
     FileFact,
     Isolation,
@@ -578,19 +579,24 @@ class SlurmBackend(Backend):
                     raise BackendDown(f"The wish to save could not be written: {error}.") from error
 
     def drain(self, node: str, reason: str) -> None:
+        if self._drain_of(node) is Drain.THEIRS:
+            return
         try:
             _asked(lambda: self._gateway.set_drained(node, f"{names.DRAIN_MARK}{reason}"))
         except SlurmRefused as refusal:
             raise BackendDown(f"Slurm does not let Haein drain {node}: {refusal}") from refusal
 
     def resume(self, node: str) -> None:
-        found = next((each for each in _asked(self._gateway.nodes) if each.name == node), None)
-        if found is None or not found.reason.startswith(names.DRAIN_MARK):
+        if self._drain_of(node) is not Drain.OURS:
             return
         try:
             _asked(lambda: self._gateway.set_resumed(node))
         except SlurmRefused as refusal:
             raise BackendDown(f"Slurm does not let Haein take {node} back: {refusal}") from refusal
+
+    def _drain_of(self, node: str) -> Drain | None:
+        found = next((each for each in _asked(self._gateway.nodes) if each.name == node), None)
+        return devices.drain_of(found) if found else None
 
     # Reading
 
