@@ -3,15 +3,17 @@ PYTHON ?= python3
 IN := .venv/bin/python
 ON_SERVICES := $(IN) -m haein.supervisor services --
 ONLY ?=
+CLUSTER ?= simulator
 
 .PHONY: up demo test test-long lint bench lock ready
 
 up:
 	@exec $(PYTHON) haein/supervisor/bootstrap.py up
 
-# The same with a simulated cluster of 1,032 GPUs, on a data folder of its own, and made-up people at work on it.
+# The same with a simulated cluster of 1,032 GPUs, on a data folder of its own, and made-up people at work on it;
+# with CLUSTER=slurm on a real Slurm of 1,024 emulated ones.
 demo:
-	@exec $(PYTHON) haein/supervisor/bootstrap.py demo
+	@exec $(PYTHON) haein/supervisor/bootstrap.py demo $(CLUSTER)
 
 ready:
 	@$(PYTHON) haein/supervisor/bootstrap.py test

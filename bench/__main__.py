@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from bench import api, churn, cluster_page, latency, month, packing, promise, queue, rest, start, week
+from bench import api, churn, cluster_page, latency, month, packing, promise, queue, rest, slurm, start, week
 
 BENCHMARKS = {
     "submit_to_first_line_ms": latency.submit_to_first_line,
@@ -35,6 +35,9 @@ BENCHMARKS = {
     "cluster_page_10k_ms": cluster_page.page_10k,
     "cluster_frame_ms": cluster_page.frame,
     "cluster_draw_ms": cluster_page.draw,
+    "slurm_submit_per_s": slurm.submits,
+    "slurm_start_ms": slurm.starts,
+    "slurm_observe_ms": slurm.observes,
 }
 
 

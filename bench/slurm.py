@@ -18,9 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from haein.cluster.backends.slurm.tokens import MintedTokens
-
 from bench.ground import Figure, inhabited, percentile, summary
+from haein.cluster.backends.slurm.tokens import MintedTokens
 from haein.slurmlab.lab import Lab
 from tests.contract.slurm_stage import JOBS_USER
 from tests.house import until
@@ -129,7 +128,7 @@ def _post(host: str, token: str, number: int) -> None:
 
 def _rest_client(lab: Lab, name: Callable[[int], str] = lambda number: f"bare-{number}") -> Callable[[int], None]:
     tokens = MintedTokens(lab.jwt_key, "root" if os.geteuid() == 0 else JOBS_USER)
-    host = urlsplit(lab.rest_url).netloc
+    host, mine = urlsplit(lab.rest_url).netloc, threading.local()
 
     def submit(number: int) -> None:
         job = {
@@ -144,13 +143,13 @@ def _rest_client(lab: Lab, name: Callable[[int], str] = lambda number: f"bare-{n
             "environment": {"PATH": "/usr/bin:/bin"},
         }
         headers = {"X-SLURM-USER-NAME": JOBS_USER, "X-SLURM-USER-TOKEN": tokens.token()}
-        with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
-            body = json.dumps({"script": "#!/bin/sh\ntrue\n", "job": job})
-            connection.request(
-                "POST", "/slurm/v0.0.38/job/submit", body, {**headers, "Content-Type": "application/json"}
-            )
-            answer = connection.getresponse()
-            said = answer.read()
+        if not hasattr(mine, "connection"):
+            mine.connection = http.client.HTTPConnection(host, timeout=60)
+        body = json.dumps({"script": "#!/bin/sh\ntrue\n", "job": job})
+        headers["Content-Type"] = "application/json"
+        mine.connection.request("POST", "/slurm/v0.0.38/job/submit", body, headers)
+        answer = mine.connection.getresponse()
+        said = answer.read()
         assert answer.status == 200, said
 
     return submit
@@ -180,7 +179,7 @@ def _accepted(lab: Lab) -> Counter[str]:
 
 def starts() -> Figure:
     """From before the form is posted until the stamp on the script's first line; bare sbatch in turns with it."""
-    ours, bare = [], []
+    ours, handed, bare = [], [], []
     with cluster() as lab, inhabited(**settings(lab)) as (house, visitor):
         rows = Rows(house.var)
         until(lambda: rows.ask("SELECT FROM cluster_device"), "the cluster has reported")
@@ -188,13 +187,23 @@ def starts() -> Figure:
         folder.mkdir()
         folder.chmod(0o777)
         for number in range(STARTS):
+            # Slurm looks at batch jobs about once a second: each of the two meets every part of that second.
+            time.sleep(number / STARTS)
             begun = time.time()
             job = visitor.submit("date +%s.%N", gpus=1, share=100, cpus=1)
             until(lambda job=job: rows.states().get(job) == "succeeded", "it has run")  # type: ignore[misc]
             ours.append((float(_first_line(house.var, rows, job)) - begun) * 1000)
+            handed.append((_handed_over(house.var, rows, job) - begun) * 1000)
+            time.sleep(number / STARTS)
             bare.append(_bare_start(lab, folder / str(number)))
     ratio = statistics.median(ours) / statistics.median(bare)
-    detail = {"ours_ms": summary(ours), "sbatch_ms": summary(bare), "ratio": round(ratio, 3), "ratio_target": 1.3}
+    detail = {
+        "ours_ms": summary(ours),
+        "handed_over_ms": summary(handed),
+        "sbatch_ms": summary(bare),
+        "ratio": round(ratio, 3),
+        "ratio_target": 1.3,
+    }
     return Figure(round(statistics.median(ours)), "ms", 1.3 * statistics.median(bare), detail)
 
 
@@ -202,6 +211,12 @@ def _first_line(var: Path, rows: Rows, job: str) -> str:
     ((attempt,),) = rows.ask(f"SELECT id FROM jobs_attempt WHERE job_id = '{job}'")
     (segment,) = (var / "attempts" / str(attempt) / "log").iterdir()
     return segment.read_text().split("\n")[0][18:]
+
+
+def _handed_over(var: Path, rows: Rows, job: str) -> float:
+    """When Slurm had accepted it."""
+    ((attempt,),) = rows.ask(f"SELECT id FROM jobs_attempt WHERE job_id = '{job}'")
+    return (var / "attempts" / str(attempt) / "submitted").stat().st_mtime
 
 
 def _bare_start(lab: Lab, written: Path) -> float:

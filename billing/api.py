@@ -51,7 +51,8 @@ class Quote(serializers.Serializer[Any]):
 
     currency = serializers.CharField()
     per_hour = _Between()
-    at_most = Money(help_text="should it run to its time limit")
+    at_most = Money(help_text="should it, and of an array each job, run to its time limit")
+    jobs = serializers.IntegerField(help_text="how many jobs that is: one, unless it is an array")
     models = serializers.ListField(child=serializers.CharField())
     starts = serializers.CharField(allow_blank=True)
 
@@ -72,7 +73,10 @@ class QuoteView(Door):
             {
                 "currency": settings.HAEIN_CURRENCY,
                 "per_hour": {"least": amount(hour.least), "most": amount(hour.most)},
-                "at_most": amount(money.round_half_even(Fraction(hour.most * spec.time_limit_s, rating.HOUR))),
+                "at_most": amount(
+                    money.round_half_even(Fraction(hour.most * spec.time_limit_s * spec.jobs, rating.HOUR))
+                ),
+                "jobs": spec.jobs,
                 "models": list(hour.models),
                 "starts": starts,
             }

@@ -17,8 +17,9 @@ from dashboard import present, queues
 from haein.cluster.models import Device
 from haein.lib import money
 from haein.tenants.scope import Scope
-from jobs import services, wording
-from jobs.models import Allocation, Attempt, Job
+from jobs import arrays, services, wording
+from jobs.arrays import Array
+from jobs.models import STATE_NAMES, Allocation, Attempt, Job
 from jobs.spec import Spec
 from jobs.states import ENDED, State
 
@@ -74,6 +75,7 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
     attempts = _attempts(job, scope)
     return {
         "job": present.job_row(job, 0, reason=services.why(job)),
+        "member": _member(job),
         "elapsed": present.elapsed(job.started_at, job.ended_at, now),
         "standing": queues.of_job(job, scope, now=now) if job.state == State.QUEUED else None,
         "cancelling": bool(job.is_open and job.cancel_requested_at),
@@ -82,6 +84,38 @@ def job_head(job: Job, scope: Scope, *, now: datetime) -> dict[str, Any]:
         "may_retry": services.may_retry(job, scope),
         "attempts": [_attempt(row, now) for row in attempts],
         "notice": _notice(job, attempts[0]) if attempts else None,
+    }
+
+
+def _member(job: Job) -> dict[str, Any] | None:
+    """Where it stands in its array, and the jobs beside it."""
+    place = arrays.place(job)
+    if place is None:
+        return None
+    return {
+        "number": place.number,
+        "size": place.size,
+        "index": place.index,
+        "url": present.array_url(place.id),
+        "previous": present.job_url(place.previous) if place.previous else "",
+        "next": present.job_url(place.next) if place.next else "",
+    }
+
+
+def array(found: Array, scope: Scope) -> dict[str, Any]:
+    """The head of an array's list."""
+    return {
+        "id": found.id,
+        "short": found.short_id,
+        "name": found.name,
+        "size": found.size,
+        "ended": found.ended,
+        "created": found.created_at,
+        "states": [
+            {"state": state.value, "state_name": STATE_NAMES[state], "tone": present.TONES[state], "count": count}
+            for state, count in found.states.items()
+        ],
+        "cancellable": found.cancellable if found.team_id in scope.writable else 0,
     }
 
 
@@ -192,11 +226,12 @@ def job_events(job: Job) -> dict[str, Any]:
 
 
 def quote(spec: Spec, *, now: datetime) -> dict[str, Any]:
-    """The price before the button: for an hour, and at most, should the job run to its limit."""
+    """The price before the button: of one job for an hour, and of all at most, should they run to their limit."""
     hour = statements.quote(spec, now=now)
     return {
         "per_hour": _range(hour.least, hour.most),
-        "at_most": present.amount(money.round_half_even(Fraction(hour.most * spec.time_limit_s, 3600))),
+        "at_most": present.amount(money.round_half_even(Fraction(hour.most * spec.time_limit_s * spec.jobs, 3600))),
+        "jobs": spec.jobs,
         "models": ", ".join(hour.models),
         "currency": settings.HAEIN_CURRENCY,
     }

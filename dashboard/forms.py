@@ -17,8 +17,9 @@ from haein.cluster.models import DeviceModel
 from haein.lib.errors import Invalid
 from haein.placement.policies import HAEIN, POLICIES
 from haein.tenants.models import Team, Token
-from jobs import replays, windows
+from jobs import indexes, replays, windows
 from jobs.explaining import Offers
+from jobs.indexes import MOST_TEXT
 from jobs.spec import MOST_WORKERS, Preemption, Spec
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
@@ -141,6 +142,15 @@ class JobForm(forms.Form):
         required=False,
         help_text=_("With its old place in the queue. Otherwise it ends there."),
     )
+    array = forms.CharField(
+        label=_("Array"),
+        required=False,
+        max_length=MOST_TEXT,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text=_(
+            "A job for each index, at most 1,000: 0-9, 1,3,7 or 0-30:10. Each finds its own in $HAEIN_ARRAY_INDEX."
+        ),
+    )
     tags = forms.CharField(label=_("Tags"), required=False, help_text=_("With commas between them."))
     variables = forms.CharField(
         label=_("Environment variables"),
@@ -192,6 +202,14 @@ class JobForm(forms.Form):
         pairs = (line.split("=", 1) for line in lines)
         return {name.strip(): value for name, value in pairs}
 
+    def clean_array(self) -> str:
+        array: str = self.cleaned_data["array"]
+        try:
+            indexes.read(array)
+        except ValueError as fault:
+            raise forms.ValidationError(str(fault)) from fault
+        return array
+
     def slice(self) -> Spec | None:
         """What it asks of the cluster as far as it is filled in; None while that is not even the number of GPUs."""
         data = self.cleaned_data
@@ -213,6 +231,7 @@ class JobForm(forms.Form):
             pool=data.get("pool", ""),
             labels=data.get("labels") or [],
             time_limit_s=data.get("time_limit") or 0,
+            array=data.get("array", ""),
         )
 
     def spec(self) -> Spec:
@@ -268,6 +287,7 @@ class JobForm(forms.Form):
             "checkpoints": spec.checkpoints,
             "requeue": spec.requeue,
             "tags": ", ".join(spec.tags),
+            "array": spec.array,
             "variables": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -17,7 +18,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard import heatmap, present, windows
-from haein.cluster.models import Device
+from haein.cluster.backends.base import SliceGrant
+from haein.cluster.models import Device, Outside
 from haein.lib import clock
 from haein.placement import mig, stranded
 from haein.placement.model import WHOLE, Request
@@ -59,23 +61,26 @@ def gpus(units: int) -> str:
 
 
 def totals(occupied: Occupancy) -> dict[str, Any]:
-    """Law 2 in whole GPUs: what is held, free, unusable and drained adds up to all of them."""
+    """Law 2 in whole GPUs: what is held, outside, free, unusable, drained and reserved adds up to all of them."""
     units, nodes, devices = occupied.totals(), len(occupied.nodes), len(occupied.node)
     away = sum(not node.present for node in occupied.nodes)
     drained = sum(node.drained_at is not None for node in occupied.nodes)
     held_by = int((occupied.holders > 0).sum())
-    free_devices = int(((occupied.held == 0) & (occupied.free > 0)).sum())
+    free_devices = int(((occupied.taken == 0) & (occupied.free > 0)).sum())
     on = ngettext("on %(n)d node", "on %(n)d nodes", nodes) % {"n": nodes}
+    others = (_("Outside"), gpus(units["outside"]), _("held by work not submitted through Haein"))
     kept = (_("Reserved"), gpus(units["reserved"]), _("for a team, and not in use"))
     return {
         "figures": [
             (_("GPUs"), f"{devices:,}", f"{on}, {_('%(n)d away') % {'n': away}}" if away else on),
             (_("Held"), gpus(units["held"]), _("on %(n)s devices") % {"n": f"{held_by:,}"}),
+            *([others] if units["outside"] else []),
             (_("Free"), gpus(units["free"]), _("%(n)s of them whole") % {"n": f"{free_devices:,}"}),
             (_("Unusable"), gpus(units["unusable"]), _("out of order, or beyond any legal slice")),
             (_("Drained"), gpus(units["drained"]), ngettext("%(n)d node", "%(n)d nodes", drained) % {"n": drained}),
             *([kept] if units["reserved"] else []),
         ],
+        "outside": units["outside"] > 0,
     }
 
 
@@ -93,6 +98,7 @@ def table(occupied: Occupancy, asked: QueryDict) -> dict[str, Any]:
     """A page of the nodes that fit the filter."""
     filters = {name: asked.get(name, "").strip() for name in ("q", "model", "pool", "state", "sort")}
     free, held = occupied.by_node(occupied.free), occupied.by_node(occupied.held)
+    outside = occupied.by_node(occupied.outside)
     count = occupied.by_node(np.ones(len(occupied.node), dtype=np.bool_))
     broken = occupied.by_node(occupied.broken)
     places = _fitting(occupied, filters)
@@ -106,9 +112,11 @@ def table(occupied: Occupancy, asked: QueryDict) -> dict[str, Any]:
             "where": _where(node),
             "devices": int(count[place]),
             "held": gpus(int(held[place])),
+            "outside": gpus(int(outside[place])) if outside[place] else "",
             "free": gpus(int(free[place])),
             "broken": int(broken[place]),
             "present": node.present,
+            "problem": node.problem,
             "drained": node.drained_at is not None,
             "cpus": _of(present.cores(int(occupied.node_cpus[place])), present.cores(node.cpus)),
             "memory": _of(present.memory(int(occupied.node_memory_mb[place])), present.memory(node.memory_mb)),
@@ -221,6 +229,7 @@ def _why(report: stranded.Report) -> str:
 def node(detail: NodeDetail, scope: Scope, *, now: datetime) -> dict[str, Any]:
     """One node; who holds its devices only where the reader may know."""
     found = detail.node
+    others = _by_device(detail.outside)
     empty = emptying.of_node(found.pk, now=now) if detail.jobs else None
     return {
         "node": found,
@@ -241,50 +250,124 @@ def node(detail: NodeDetail, scope: Scope, *, now: datetime) -> dict[str, Any]:
             "probably": None if empty.probably is None else clock.from_epoch(empty.probably),
         },
         "planned": windows.of_node(found.name, scope, now=now),
-        "devices": [_device(device, held, scope) for device, held in detail.devices],
+        "outside": [_work(work, scope) for work in detail.outside],
+        "devices": [
+            _device(device, held, others[device.uuid], scope, away=bool(found.problem))
+            for device, held in detail.devices
+        ],
         "may_drain": scope.user.is_operator,
     }
 
 
-def _device(device: Device, held: Sequence[Allocation], scope: Scope) -> dict[str, Any]:
+def _by_device(outside: Sequence[Outside]) -> Mapping[str, list[tuple[Outside, SliceGrant]]]:
+    """What work from outside holds of each device, by the device's uuid."""
+    found: defaultdict[str, list[tuple[Outside, SliceGrant]]] = defaultdict(list)
+    for work in outside:
+        for uuid, units, memory, profile, start in work.slices:
+            found[uuid].append((work, SliceGrant(uuid, -1, units, memory, profile, start)))
+    return found
+
+
+def _work(work: Outside, scope: Scope) -> dict[str, Any]:
+    """Who it is, and since when, is an operator's to know."""
+    known = scope.user.is_operator
+    gpus = ngettext("%(n)d GPU slice", "%(n)d GPU slices", len(work.slices)) % {"n": len(work.slices)}
+    cores = _("%(cores)s cores") % {"cores": present.cores(work.cpus)}
+    return {
+        "who": _who(work, scope),
+        "what": ", ".join([*([gpus] if work.slices else []), cores, present.memory(work.memory_mb)]),
+        "since": work.since if known else None,
+    }
+
+
+def _who(work: Outside, scope: Scope) -> str:
+    if not scope.user.is_operator:
+        return _("outside")
+    return _("%(work)s of %(owner)s") % {"work": work.name, "owner": work.owner} if work.owner else work.name
+
+
+def _device(
+    device: Device,
+    held: Sequence[Allocation],
+    others: Sequence[tuple[Outside, SliceGrant]],
+    scope: Scope,
+    *,
+    away: bool,
+) -> dict[str, Any]:
+    """`away` says that its node takes no work."""
+    open_ = _open(device, held, [grant for _work, grant in others])
+    slices = [_slice(allocation, scope) for allocation in held]
+    slices += [_part(grant) | {"holder": _who(work, scope), "url": None, "outside": True} for work, grant in others]
+    carved = bool(device.layout) or any(each["left"] is not None for each in slices)
     return {
         "name": f"gpu{device.index}",
         "model": device.model.name,
         "memory": present.memory(device.model.memory_mb),
         "problem": device.problem,
+        "unusable": bool(device.problem) or away,
         "emulated": device.emulated,
-        "carved": any(allocation.profile for allocation in held),
-        "free": _left(held),
-        "slices": [_slice(allocation, scope) for allocation in held],
+        "layout": _layout(device.layout),
+        "carved": carved,
+        "open": [_drawn(profile, start) for profile, start in open_],
+        "free": _left(device, open_, [*held, *(grant for _work, grant in others)], carved=carved),
+        "slices": slices,
     }
 
 
-def _left(held: Sequence[Allocation]) -> str:
-    if any(allocation.profile for allocation in held):
-        slices = mig.COMPUTE_SLICES - sum(allocation.units for allocation in held) // mig.COMPUTE_UNITS
-        return _("%(left)d of %(all)d compute slices free") % {"left": slices, "all": mig.COMPUTE_SLICES}
-    left = max(0, WHOLE - sum(allocation.units for allocation in held))
-    return _("%(share)s free") % {"share": present.percent(left)}
+def _layout(layout: Sequence[tuple[str, int]]) -> str:
+    """How many instances there are of each profile."""
+    counts = Counter(profile for profile, _start in layout)
+    return ", ".join(f"{count} × {profile}" for profile, count in sorted(counts.items()))
+
+
+def _open(device: Device, held: Sequence[Allocation], others: Sequence[SliceGrant]) -> list[tuple[str, int]]:
+    """Of what is carved for good the instances that nobody holds."""
+    table, taken = mig.profiles(device.model.name), 0
+    for profile, start in [
+        *((each.profile, each.start) for each in held),
+        *((each.profile, each.start) for each in others),
+    ]:
+        if profile in table and start is not None and start >= 0:
+            taken |= table[profile].bits(start)
+    return [(name, start) for name, start in device.layout if name in table and not table[name].bits(start) & taken]
+
+
+def _left(
+    device: Device, open_: Sequence[tuple[str, int]], held: Sequence[Allocation | SliceGrant], *, carved: bool
+) -> str:
+    if device.layout:
+        numbers = {"left": len(open_), "all": len(device.layout)}
+        return _("%(left)d of %(all)d instances free") % numbers
+    units = sum(each.units for each in held)
+    if carved:
+        slices = mig.COMPUTE_SLICES - units // mig.COMPUTE_UNITS
+        return _("%(left)d of %(all)d compute slices free") % {"left": max(0, slices), "all": mig.COMPUTE_SLICES}
+    return _("%(share)s free") % {"share": present.percent(max(0, WHOLE - units))}
 
 
 def _slice(allocation: Allocation, scope: Scope) -> dict[str, Any]:
     job = allocation.attempt.job
     known = job.team_id in scope.team_ids or scope.user.is_operator
-    instance = allocation.start is not None
-    memory = allocation.memory // mig.MEMORY_UNITS
-    return {
-        "what": _("%(profile)s from %(start)d") % {"profile": allocation.profile, "start": allocation.start}
-        if instance
-        else _share(allocation),
-        # Where it is drawn, in percent of the device: by its memory slices, or by its share of the compute.
-        "left": (allocation.start or 0) * 100 / mig.MEMORY_SLICES if instance else None,
-        "width": memory * 100 / mig.MEMORY_SLICES if instance else allocation.units / 10,
+    return _part(allocation) | {
         "holder": job.name if known else _("another team"),
         # A job's page is its own team's alone.
         "url": present.job_url(job.pk) if job.team_id in scope.team_ids else None,
     }
 
 
-def _share(allocation: Allocation) -> str:
-    share = present.percent(allocation.units)
-    return f"{share} · {present.memory(allocation.memory)}" if allocation.memory else share
+def _part(held: Allocation | SliceGrant) -> dict[str, Any]:
+    """What is held, and where it is drawn, in percent of the device: by its memory slices, or its share of compute."""
+    if held.profile and held.start is not None:
+        words = _("%(profile)s from %(start)d") % {"profile": held.profile, "start": held.start}
+        return {"what": words, **_drawn(held.profile, held.start)}
+    return {"what": _share(held), "left": None, "width": held.units / 10}
+
+
+def _drawn(profile: str, start: int) -> dict[str, float]:
+    memory = next((table[profile].memory for table in mig.MODELS.values() if profile in table), 0)
+    return {"left": start * 100 / mig.MEMORY_SLICES, "width": memory * 100 / mig.MEMORY_SLICES}
+
+
+def _share(held: Allocation | SliceGrant) -> str:
+    share = present.percent(held.units)
+    return f"{share} · {present.memory(held.memory)}" if held.memory else share

@@ -59,6 +59,8 @@ class JobRow:
     reason: str
     tags: Sequence[str]
     priority: int
+    index: int | None
+    array_url: str
 
 
 def job_row(job: Job, cost: int, *, reason: str | None = None) -> JobRow:
@@ -79,6 +81,8 @@ def job_row(job: Job, cost: int, *, reason: str | None = None) -> JobRow:
         reason=wording.sentence(job.reason, job.reason_values) if reason is None else reason,
         tags=job.tags,
         priority=job.priority,
+        index=job.array_index,
+        array_url=array_url(job.array) if job.array else "",
     )
 
 
@@ -91,6 +95,10 @@ def job_rows(jobs: Iterable[Job], *, now: datetime) -> list[JobRow]:
 
 def job_url(job_id: UUID) -> str:
     return reverse("job", args=[job_id])
+
+
+def array_url(array_id: UUID) -> str:
+    return f"{reverse('jobs')}?array={array_id}"
 
 
 def shape(job: Job) -> str:

@@ -11,6 +11,7 @@ urlpatterns = [
     path("jobs/", work.jobs, name="jobs"),
     path("jobs/new/", work.job_new, name="job_new"),
     path("jobs/new/quote/", work.quote, name="quote"),
+    path("jobs/arrays/<uuid:array_id>/cancel/", work.array_cancel, name="array_cancel"),
     path("jobs/<uuid:job_id>/", work.job, name="job"),
     path("jobs/<uuid:job_id>/cancel/", work.job_cancel, name="job_cancel"),
     path("jobs/<uuid:job_id>/retry/", work.job_retry, name="job_retry"),

@@ -55,7 +55,8 @@ class Nothing(APIView):
 # What each kind of request may be told besides its own answer.
 _ALWAYS = (401, 403, 429, 500, 503)
 # Verbs that may come when there is nothing left to do.
-_TOO_LATE = {"cancel_job", "retry_job", "revoke_token", "cancel_window", "approve_repack", "reject_repack"}
+_TOO_LATE = {"cancel_job", "cancel_array", "retry_job", "revoke_token", "cancel_window", "approve_repack"}
+_TOO_LATE |= {"reject_repack"}
 
 
 def with_problems(result: dict[str, Any], generator: Any, request: HttpRequest | None, public: bool) -> dict[str, Any]:
@@ -118,6 +119,8 @@ urlpatterns = [
     path("jobs/<uuid:job_id>", work.JobView.as_view(), name="api_job"),
     path("jobs/<uuid:job_id>/cancel", work.CancelView.as_view(), name="api_job_cancel"),
     path("jobs/<uuid:job_id>/retry", work.RetryView.as_view(), name="api_job_retry"),
+    path("arrays/<uuid:array_id>", work.ArrayView.as_view(), name="api_array"),
+    path("arrays/<uuid:array_id>/cancel", work.ArrayCancelView.as_view(), name="api_array_cancel"),
     path("jobs/<uuid:job_id>/attempts", work.AttemptsView.as_view(), name="api_job_attempts"),
     path("jobs/<uuid:job_id>/events", work.EventsView.as_view(), name="api_job_events"),
     path("jobs/<uuid:job_id>/logs", reading.LogView.as_view(), name="api_job_logs"),

@@ -312,12 +312,6 @@ HAEIN_SERVICE_GID = env.number("HAEIN_SERVICE_GID", 0) or None
 HAEIN_LOCKS_OFF = frozenset(env.words("HAEIN_LOCKS_OFF"))
 if unknown := HAEIN_LOCKS_OFF - {"namespaces", "landlock"}:
     raise Misconfigured(f"HAEIN_LOCKS_OFF names {sorted(unknown)}: namespaces and landlock are what can be left off")
-HAEIN_SLURM_CONF = env.text("HAEIN_SLURM_CONF")
-HAEIN_SLURM_SSH = env.words("HAEIN_SLURM_SSH")
-HAEIN_SLURM_USER = env.text("HAEIN_SLURM_USER")
-HAEIN_SLURM_USERS = dict(pair.split("=", 1) for pair in env.words("HAEIN_SLURM_USERS"))
-HAEIN_SLURM_ACCOUNT = env.text("HAEIN_SLURM_ACCOUNT")
-HAEIN_SLURM_QOS = env.text("HAEIN_SLURM_QOS")
 HAEIN_GRACE_SECONDS = env.number("HAEIN_GRACE_SECONDS", 10, least=1)
 HAEIN_SHARE_HALF_LIFE_HOURS = env.number("HAEIN_SHARE_HALF_LIFE_HOURS", 24, least=1)
 HAEIN_SHARE_ENTRY_MINUTES = env.number("HAEIN_SHARE_ENTRY_MINUTES", 60)

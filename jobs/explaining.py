@@ -65,14 +65,20 @@ class Offers:
     gangs: bool
 
 
-def offers(*, carves: bool, gangs: bool) -> Offers:
-    """By the nodes and devices there are; `carves` and `gangs` say what the backend is able to do."""
+def offers(*, instances: bool, gangs: bool) -> Offers:
+    """By the nodes and devices there are; `instances` and `gangs` say what the backend is able to do.
+
+    Where devices are carved by somebody else, the instances are those there are.
+    """
     nodes = snapshots.capacity().nodes
-    models = sorted({device.model for node in nodes for device in node.devices})
+    devices = [device for node in nodes for device in node.devices]
+    models = sorted({device.model for device in devices})
     profiles = {name: profile for model in models for name, profile in mig.profiles(model).items()}
+    there = {each.profile for layout in {device.layout for device in devices} for each in layout}
+    names = profiles.keys() & there if there else profiles
     return Offers(
         models=models,
-        profiles=sorted(profiles, key=lambda name: (profiles[name].compute, profiles[name].memory)) if carves else [],
+        profiles=sorted(names, key=lambda name: (profiles[name].compute, profiles[name].memory)) if instances else [],
         pools=sorted({node.pool for node in nodes if node.pool}),
         labels=sorted({label for node in nodes for label in node.labels}),
         gangs=gangs,
@@ -100,6 +106,7 @@ _AT_FAULT = {
     sentences.Code.TOO_MUCH_MEMORY: "memory_mb",
     sentences.Code.NO_MODEL: "gpu_model",
     sentences.Code.NO_PROFILE: "profile",
+    sentences.Code.NO_SUCH_INSTANCE: "profile",
     sentences.Code.NO_GPU_MEMORY: "gpu_memory_mb",
     sentences.Code.GANG_NEVER: "workers",
 }
@@ -158,11 +165,11 @@ def _differences(nearest: Request | Gang, asked: Request | Gang) -> list[str]:
         found.append(gettext("1 worker"))
     if near.gpus != wanted.gpus:
         found.append(gettext("%(count)d of the GPUs") % {"count": near.gpus})
-    if near.share != wanted.share:
+    if near.share != wanted.share and not near.profile:
         found.append(gettext("a share of %(share)d of 1000") % {"share": near.share})
     if near.profile != wanted.profile:
         found.append(gettext("profile %(profile)s") % {"profile": near.profile})
-    if near.gpu_memory_mb != wanted.gpu_memory_mb:
+    if near.gpu_memory_mb != wanted.gpu_memory_mb and not near.profile:
         found.append(gettext("%(memory)s of GPU memory") % {"memory": sentences.memory(near.gpu_memory_mb)})
     if near.cpus != wanted.cpus:
         found.append(gettext("%(cpus)s CPU cores") % {"cpus": sentences.cores(near.cpus)})

@@ -11,6 +11,9 @@ EX_TEMPFAIL = 75
 # What a shell answers for a command that can't be executed, or is not there.
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 FIRST_REST_S, LONGEST_REST_S = 10.0, 600.0
+# After the first time in a row that the cluster did not start it, the second ...: what keeps it back may soon be over,
+# and each try has the cluster look at it anew.
+NOT_TAKEN_RESTS_S = (30.0, 60.0, 120.0, 300.0)
 
 
 class Failure(enum.Enum):
@@ -38,3 +41,8 @@ def classify(sight: Sight) -> Failure:
 def rest_s(failure: int) -> float:
     """How long a job rests after its n-th failure in a row, in seconds; not at all for 0."""
     return min(FIRST_REST_S * 2.0 ** (failure - 1), LONGEST_REST_S) if failure else 0.0
+
+
+def not_taken_rest_s(times: int) -> float:
+    """How long a job rests after the cluster did not start it so many times in a row, in seconds."""
+    return NOT_TAKEN_RESTS_S[min(times, len(NOT_TAKEN_RESTS_S)) - 1]

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from haein.cluster.backends.base import Backend, BackendDown, Cause, Launch, Phase, Place, Refused, Sight, SliceGrant
 from haein.lib import clock
-from jobs import moves, spending, uploads, verdicts, wording
+from jobs import arrays, moves, spending, uploads, verdicts, whereabouts, wording
 from jobs.models import Allocation, Attempt, Job
 from jobs.states import ACTIVE
 from jobs.states import Event as Kind
@@ -24,16 +24,32 @@ log = structlog.get_logger(__name__)
 
 # Whoever leased a launch and was killed is taken for dead after this; launching again is safe by the contract.
 LAUNCH_LEASE = timedelta(seconds=10)
-_AT_ONCE = 4
-_ENDED_WITH = ("state", "started_at", "ended_at", "cause", "exit_code", "signal", "detail", "checkpoint_at")
+_ENDED_WITH = (
+    "state",
+    "started_at",
+    "ended_at",
+    "cause",
+    "exit_code",
+    "signal",
+    "detail",
+    "checkpoint_at",
+    "waits_for",
+)
+
+_WAITS = """
+    UPDATE jobs_attempt AS attempt SET waits_for = given.told
+    FROM unnest(%(ids)s::uuid[], %(told)s::text[]) AS given(id, told)
+    WHERE attempt.id = given.id AND attempt.state = 'starting'
+"""
 
 
 def launch(backend: Backend, *, now: datetime) -> int:
     """Start the attempts that wait for it; returns how many were tried."""
     attempts = _lease(now)
     if attempts:
-        launches = [_launch_of(attempt) for attempt in attempts]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="launch") as pool:
+        sizes = arrays.sizes(attempt.job.array for attempt in attempts)
+        launches = [_launch_of(attempt, sizes) for attempt in attempts]
+        with ThreadPoolExecutor(backend.launches_at_once, thread_name_prefix="launch") as pool:
             list(pool.map(lambda each: _talk(backend, each), launches))
     return len(attempts)
 
@@ -43,7 +59,7 @@ def _lease(now: datetime) -> list[Attempt]:
     waiting = (
         Attempt.objects.filter(state=Attempt.State.STARTING, job__cancel_requested_at=None)
         .filter(Q(preempt_at=None) | Q(preempt_at__gt=now))
-        .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE))
+        .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE, waits_for=""))
         .order_by("placed_at")
         .values_list("pk", flat=True)[:100]
     )
@@ -56,13 +72,13 @@ def _lease(now: datetime) -> list[Attempt]:
     Attempt.objects.filter(pk__in=mine).update(launched_at=now)
     return list(
         Attempt.objects.filter(pk__in=mine)
-        .select_related("job__upload", "node")
+        .select_related("job__upload", "job__team", "node")
         .prefetch_related("allocations__device", "workers__node")
         .order_by("placed_at")
     )
 
 
-def _launch_of(attempt: Attempt) -> Launch:
+def _launch_of(attempt: Attempt, sizes: Mapping[UUID, int]) -> Launch:
     job = attempt.job
     return Launch(
         attempt_id=attempt.pk,
@@ -70,6 +86,7 @@ def _launch_of(attempt: Attempt) -> Launch:
         job_id=job.pk,
         job_name=job.name,
         team_id=job.team_id,
+        organization_id=job.team.organization_id,
         command=job.command,
         environment=job.environment,
         places=_places(attempt),
@@ -77,7 +94,7 @@ def _launch_of(attempt: Attempt) -> Launch:
         memory_mb=attempt.memory_mb,
         time_limit_s=job.time_limit_s,
         grace_s=settings.HAEIN_GRACE_SECONDS,
-        variables=job.variables,
+        variables=arrays.variables(job, sizes),
         upload=str(uploads.path(job.upload)) if job.upload else "",
         upload_name=job.upload.name if job.upload else "",
         checkpoints=job.checkpoints,
@@ -124,6 +141,9 @@ def observe(backend: Backend, *, now: datetime) -> list[UUID]:
     begun = [s for s in sights.values() if s.started_at is not None and loaded[s.attempt_id].state == "starting"]
     _begin(begun, now)
     _end([s for s in sights.values() if s.phase is Phase.ENDED], now)
+    # After the ends: what those held is where others may be found.
+    whereabouts.follow(whereabouts.elsewhere(list(sights), sights), sights, now=now)
+    _write_waits([attempt for attempt in loaded.values() if attempt.launched_at], sights)
     _drop([pk for pk in unwanted if sights[pk].phase is Phase.UNKNOWN], now)
     return [pk for pk, sight in sights.items() if sight.phase is Phase.RUNNING]
 
@@ -149,6 +169,17 @@ def _saved(sight: Sight, now: datetime) -> datetime | None:
     return None if sight.checkpointed_at is None else _moment(sight.checkpointed_at, now)
 
 
+def _write_waits(launched: Sequence[Attempt], sights: Mapping[UUID, Sight]) -> None:
+    """What the engine says of those that it was handed and has not begun; one it says nothing of is launched again."""
+    told = {each.pk: sights[each.pk].detail[:300] for each in launched if sights[each.pk].phase is Phase.UNKNOWN}
+    changed = [each for each in launched if told.get(each.pk, each.waits_for) != each.waits_for]
+    if changed:
+        with connection.cursor() as cursor:
+            ids = [each.pk for each in changed]
+            cursor.execute(_WAITS, {"ids": ids, "told": [told[pk] for pk in ids]})
+    moves.announce((attempt.job_id, attempt.job.team_id) for attempt in changed)
+
+
 def _open_attempts() -> Iterable[Attempt]:
     return Attempt.objects.exclude(state=Attempt.State.ENDED).select_related("job")
 
@@ -161,10 +192,11 @@ def _begin(sights: Sequence[Sight], now: datetime) -> None:
     reasons: dict[UUID, moves.Why] = {}
     for attempt in won:
         attempt.state = Attempt.State.RUNNING
-        attempt.started_at = _moment(by_id[attempt.pk].started_at, now)
-        code, values = wording.runs(attempt.node.name, attempt.job.workers)
+        attempt.started_at, attempt.waits_for = _moment(by_id[attempt.pk].started_at, now), ""
+        places = by_id[attempt.pk].places
+        code, values = wording.runs(places[0].node if places else attempt.node.name, attempt.job.workers)
         reasons[attempt.job_id] = moves.Why(code, values, attempt=attempt.number, at=attempt.started_at)
-    Attempt.objects.bulk_update(won, ["state", "started_at"])
+    Attempt.objects.bulk_update(won, ["state", "started_at", "waits_for"])
     for attempt in won:
         Allocation.objects.filter(attempt=attempt, billable_from=None).update(billable_from=attempt.started_at)
     moves.apply(Kind.RUN, reasons, now=now)
@@ -180,6 +212,7 @@ def _end(sights: Sequence[Sight], now: datetime) -> None:
         verdict = _close(attempt, by_id[attempt.pk], now)
         reasons.setdefault(verdict.kind, {})[attempt.job_id] = verdict.why
     Attempt.objects.bulk_update(won, _ENDED_WITH)
+    whereabouts.follow_ended(won, by_id, now=now)
     spending.record(won)
     Job.objects.bulk_update([attempt.job for attempt in won], ["failures", "preemptions", "not_before"])
     for kind, of_kind in reasons.items():
@@ -192,6 +225,7 @@ def _close(attempt: Attempt, sight: Sight, now: datetime) -> Verdict:
     attempt.ended_at = max(_moment(sight.ended_at, now), attempt.started_at or attempt.placed_at)
     attempt.cause = sight.cause.value if sight.cause else ""
     attempt.exit_code, attempt.signal, attempt.detail = sight.exit_code, sight.signal, sight.detail[:500]
+    attempt.waits_for = ""
     attempt.checkpoint_at = _saved(sight, now) or attempt.checkpoint_at
     verdict = verdicts.of(attempt, sight)
     attempt.job.failures += verdict.counts

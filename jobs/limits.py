@@ -24,7 +24,10 @@ CODES = OVER | {"not_lent", "promised"}
 
 
 def check(scope: Scope, spec: Spec) -> None:
-    """Refuse what no quota would ever let start. Raises Invalid with the nearest that is allowed."""
+    """Refuse what no quota would ever let start, and an array that a month's GPU-hours would not see through.
+
+    Raises Invalid with the nearest that is allowed.
+    """
     faults: dict[str, str] = {}
     for quota in _of(scope, spec):
         for field, fault in _faults(quota, spec):
@@ -65,8 +68,8 @@ def _faults(quota: Quota, spec: Spec) -> Iterator[tuple[str, str]]:
             _("%(whose)s: a job’s time limit is at most %(most)s.")
             % {"whose": whose, "most": clock_text(quota.time_limit_s)},
         )
-    elif quota.gpu_hours is not None and asked * spec.time_limit_s > quota.gpu_hours * quotas.HOUR:
-        yield "time_limit_s", _too_many_hours(whose, quota.gpu_hours, asked, spec.time_limit_s)
+    elif quota.gpu_hours is not None and asked * spec.jobs * spec.time_limit_s > quota.gpu_hours * quotas.HOUR:
+        yield "time_limit_s", _too_many_hours(whose, quota.gpu_hours, asked * spec.jobs, spec.time_limit_s)
 
 
 def _too_many_hours(whose: str, hours: int, asked: int, limit_s: int) -> str:
@@ -125,9 +128,20 @@ def outlook(scope: Scope, spec: Spec, *, now: datetime) -> str:
     name = accounts.of(scope.team.pk, scope.user.pk, spec.pool)[0]
     guaranteed = accounts.accounts[name].guaranteed
     used = Uses([scope.team.pk], now=now).of(name).inside
-    if guaranteed and used + asked <= guaranteed and spec.preemption != Preemption.SPOT:
+    inside = 0 if spec.preemption == Preemption.SPOT else min(spec.jobs, max(0, guaranteed - used) // asked)
+    if 0 < inside < spec.jobs:
+        return _partly(inside, spec, used, guaranteed)
+    if inside:
         return _("Inside the team’s guarantee: %(used)s of %(all)s GPUs are used.") % _used(used, guaranteed)
     return f"{_borrowed(spec, asked, used, guaranteed)} {_may_leave(spec)}"
+
+
+def _partly(inside: int, spec: Spec, used: int, guaranteed: int) -> str:
+    told = _(
+        "%(inside)s of the %(jobs)s jobs fit inside the team’s guarantee at once: %(used)s of %(all)s GPUs are used. "
+        "More than these are borrowed."
+    ) % {"inside": inside, "jobs": spec.jobs, **_used(used, guaranteed)}
+    return f"{told} {_may_leave(spec)}"
 
 
 def _borrowed(spec: Spec, asked: int, used: int, guaranteed: int) -> str:

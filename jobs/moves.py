@@ -114,8 +114,8 @@ def _swap(kind: Kind, reasons: Mapping[UUID, Why], now: datetime) -> list[Moved]
         "ats": [why.at or now for why in reasons.values()],
         "sources": list(table),
         "table": Jsonb(table),
-        "again": kind in {Kind.RETRY, Kind.REQUEUE, Kind.PREEMPT},
-        # Whoever had to yield keeps its place in the queue.
+        "again": kind in {Kind.RETRY, Kind.REQUEUE, Kind.PREEMPT, Kind.TAKE_BACK},
+        # Whoever had to yield, or was not started by no fault of its own, keeps its place in the queue.
         "anew": kind in {Kind.RETRY, Kind.REQUEUE},
         "runs": kind is Kind.RUN,
         "ended": [str(state) for state in ENDED],

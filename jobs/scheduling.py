@@ -66,7 +66,8 @@ def _gate(row: Row, ready: frozenset[str], now: datetime) -> str:
     if row.environment not in ready:
         return "environment"
     if row.not_before is not None and row.not_before > now.timestamp():
-        return "resting"
+        # The engine's own words say why it rests.
+        return row.reason if row.reason == "not_taken" else "resting"
     return ""
 
 
@@ -240,7 +241,7 @@ def _where(nodes: Mapping[Any, Node], devices: Mapping[Any, Device], placement: 
     """n017, n017/gpu3, n017/gpu0-7, or n017/gpu3 (3g.90gb)."""
     node = nodes[placement.node_id].name
     profile = next((grant.profile for grant in placement.grants), "")
-    indexes = sorted(devices[grant.device_id].index for grant in placement.grants)
+    indexes = sorted({devices[grant.device_id].index for grant in placement.grants})
     if not indexes:
         return node
     where = f"{node}/gpu{','.join(_spans(indexes))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -10,15 +11,16 @@ from django.utils.translation import gettext as _
 
 from haein.cluster.backends.base import Capability
 from haein.cluster.registry import backend
-from haein.lib import clock, live
+from haein.lib import clock, ids, live
 from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
+from haein.placement.model import WHOLE
 from haein.tenants import audit
 from haein.tenants.models import User
 from haein.tenants.scope import Scope
-from jobs import explaining, limits, moves, preempting, wakeup, wording
-from jobs.models import Event, Job, Upload
+from jobs import arrays, explaining, indexes, limits, moves, preempting, wakeup, wording
+from jobs.models import Attempt, Event, Job, Upload
 from jobs.spec import Spec
-from jobs.states import ENDED, State
+from jobs.states import ENDED, OPEN, State
 from jobs.states import Event as Kind
 
 
@@ -45,7 +47,10 @@ def may_submit(scope: Scope) -> None:
 
 
 def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_from: Job | None = None) -> Job:
-    """Write the wish down; everything after that is the queue's work. Raises Invalid, Problem."""
+    """Write the wish down; everything after that is the queue's work. Of an array the first job is returned.
+
+    Raises Invalid, Problem.
+    """
     check(scope=scope, spec=spec)
     # Nothing in it is expected to fail, so a caller's own transaction needs no savepoint for it.
     with transaction.atomic(savepoint=False):
@@ -54,45 +59,64 @@ def submit(*, scope: Scope, spec: Spec, upload: Upload | None = None, cloned_fro
 
 def _submitted(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job | None) -> Job:
     now = clock.now()
-    job = Job.objects.create(
-        team=scope.team,
-        submitted_by=scope.user,
-        cloned_from=cloned_from,
-        name=spec.name.strip(),
-        command=spec.command,
-        upload=upload,
-        variables=dict(spec.variables),
-        environment=spec.environment,
-        gpus=spec.gpus,
-        share=spec.share,
-        gpu_memory_mb=spec.gpu_memory_mb,
-        profile=spec.profile,
-        gpu_model=spec.gpu_model,
-        cpus=spec.cpus,
-        memory_mb=spec.memory_mb,
-        workers=spec.workers,
-        near=spec.near,
-        near_required=spec.near_required,
-        pool=spec.pool,
-        labels=sorted(set(spec.labels)),
-        time_limit_s=spec.time_limit_s,
-        retries=spec.retries,
-        priority=spec.priority,
-        preemption=spec.preemption,
-        checkpoints=spec.checkpoints,
-        requeue=spec.requeue,
-        tags=list(dict.fromkeys(spec.tags)),
-        reason="new",
-        created_at=now,
-        queued_at=now,
+    columns = _columns(scope, spec, upload, cloned_from)
+    jobs = [Job(**columns, **member, created_at=now, queued_at=now) for member in _members(spec)]
+    Job.objects.bulk_create(jobs)
+    who = str(scope.user)
+    Event.objects.bulk_create(
+        Event(job=job, at=now, kind="submit", new_state=State.QUEUED, reason="submitted", actor_name=who)
+        for job in jobs
     )
-    Event.objects.create(
-        job=job, at=now, kind="submit", new_state=State.QUEUED, reason="submitted", actor_name=str(scope.user)
-    )
-    _audited("job.submit", job, scope.user, name=job.name)
-    live.push(live.group("team", job.team_id))
+    first = jobs[0]
+    of_array = {"array": str(first.array), "jobs": len(jobs)} if first.array else {}
+    _audited("job.submit", first, scope.user, name=first.name, **of_array)
+    live.push(live.group("team", first.team_id))
     wakeup.soon()
-    return job
+    return first
+
+
+def _members(spec: Spec) -> list[dict[str, Any]]:
+    """What each job has of its own. Ids follow the indexes: jobs that were queued at once go by their ids."""
+    every = indexes.read(spec.array)
+    if not every:
+        return [{"id": ids.new()}]
+    array = ids.new()
+    members = zip(sorted(ids.new() for _index in every), every, strict=True)
+    return [{"id": pk, "array": array, "array_index": index} for pk, index in members]
+
+
+def _columns(scope: Scope, spec: Spec, upload: Upload | None, cloned_from: Job | None) -> dict[str, Any]:
+    """What all jobs of a spec have in common."""
+    return {
+        "team": scope.team,
+        "submitted_by": scope.user,
+        "cloned_from": cloned_from,
+        "name": spec.name.strip(),
+        "command": spec.command,
+        "upload": upload,
+        "variables": dict(spec.variables),
+        "environment": spec.environment,
+        "gpus": spec.gpus,
+        "share": spec.share,
+        "gpu_memory_mb": spec.gpu_memory_mb,
+        "profile": spec.profile,
+        "gpu_model": spec.gpu_model,
+        "cpus": spec.cpus,
+        "memory_mb": spec.memory_mb,
+        "workers": spec.workers,
+        "near": spec.near,
+        "near_required": spec.near_required,
+        "pool": spec.pool,
+        "labels": sorted(set(spec.labels)),
+        "time_limit_s": spec.time_limit_s,
+        "retries": spec.retries,
+        "priority": spec.priority,
+        "preemption": spec.preemption,
+        "checkpoints": spec.checkpoints,
+        "requeue": spec.requeue,
+        "tags": list(dict.fromkeys(spec.tags)),
+        "reason": "new",
+    }
 
 
 @transaction.atomic
@@ -112,6 +136,30 @@ def cancel(job: Job, *, scope: Scope) -> None:
         return
     moves.note(job, moves.Why("cancel_asked", who), now=now, by=scope.user)
     wakeup.soon()
+
+
+@transaction.atomic
+def cancel_array(array_id: UUID, *, scope: Scope) -> int:
+    """End all of its jobs that have not ended, each as `cancel` does; returns how many.
+
+    Raises NotFound, Forbidden, and Problem when none is left.
+    """
+    array = arrays.get(array_id, scope=scope)
+    _may_change(array.team_id, scope)
+    left = Job.objects.filter(array=array_id, cancel_requested_at=None, state__in=[str(state) for state in OPEN])
+    jobs = list(left.select_for_update().only("state", "team_id", "attempts_made").order_by("pk"))
+    if not jobs:
+        raise Problem(_("All of its jobs have ended already, or somebody has asked for their end before."))
+    now, who = clock.now(), {"by": str(scope.user)}
+    told = {"name": array.name, "jobs": len(jobs)}
+    audit.record("array.cancel", str(array_id), by=scope.user, organization_id=array.organization_id, **told)
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(cancel_requested_at=now)
+    waiting = [job.pk for job in jobs if job.state == State.QUEUED]
+    moves.apply(Kind.CANCEL, dict.fromkeys(waiting, moves.Why("cancelled_queued", who)), now=now, by=scope.user)
+    asked = [(job, moves.Why("cancel_asked", who)) for job in jobs if job.state != State.QUEUED]
+    moves.note_all(asked, now=now, by=scope.user)
+    wakeup.soon()
+    return len(jobs)
 
 
 @transaction.atomic
@@ -153,7 +201,7 @@ def rests_until(job: Job) -> datetime | None:
 
 
 def spec_of(job: Job) -> Spec:
-    """The spec that made the job, to begin another one with."""
+    """The spec that made the job, to begin another one with; of a member of an array, of it alone."""
     return Spec(
         name=job.name,
         command=job.command,
@@ -178,13 +226,14 @@ def spec_of(job: Job) -> Spec:
         checkpoints=job.checkpoints,
         requeue=job.requeue,
         tags=job.tags,
+        array="" if job.array_index is None else str(job.array_index),
     )
 
 
 def offers() -> explaining.Offers:
     """What a job may ask for by name here."""
     able = backend().capabilities
-    return explaining.offers(carves=Capability.MIG in able, gangs=Capability.GANGS in able)
+    return explaining.offers(instances=Capability.MIG in able, gangs=Capability.GANGS in able)
 
 
 def why(job: Job) -> str:
@@ -195,7 +244,15 @@ def why(job: Job) -> str:
         return explaining.explain(job)
     if job.is_active and job.cancel_requested_at:
         return _("Being cancelled: its processes were asked to end.")
+    if job.state == State.STARTING and (says := _waits_for(job)):
+        return wording.sentence("handed_over", {"says": says})
     return wording.sentence(job.reason, job.reason_values)
+
+
+def _waits_for(job: Job) -> str:
+    """What the engine that it was handed to says it waits for; "" where it says nothing."""
+    waiting = job.attempts.filter(state=Attempt.State.STARTING).values_list("waits_for", flat=True)
+    return waiting.first() or ""
 
 
 def outlook(spec: Spec) -> tuple[str, str]:
@@ -252,8 +309,24 @@ def _beyond(spec: Spec) -> dict[str, str]:
     if spec.workers > 1 and Capability.GANGS not in able:
         return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
     if spec.profile and Capability.MIG not in able:
-        return {"profile": _("This cluster carves no MIG instances. Ask for whole GPUs or a share of one.")}
-    return {}
+        return {"profile": _("This cluster gives no MIG instances. Ask for whole GPUs or a share of one.")}
+    return _odd_share(spec, backend().share_step)
+
+
+def _odd_share(spec: Spec, step: int) -> dict[str, str]:
+    """A share that an engine which counts in shards can't give."""
+    if step == 1 or spec.share == WHOLE or not spec.gpus:
+        return {}
+    if spec.gpus > 1:
+        return {"gpus": _("This cluster gives a worker a share of one GPU. Ask for 1, or for whole GPUs.")}
+    if not spec.share % step:
+        return {}
+    below = spec.share // step * step
+    nearest = [str(share) for share in (below, min(below + step, WHOLE)) if share]
+    fault = _(
+        "This cluster shares a GPU in parts of %(step)d of 1000. Nearest that fits: a share of %(nearest)s of 1000."
+    )
+    return {"share": fault % {"step": step, "nearest": _(" or ").join(nearest)}}
 
 
 def _audited(action: str, job: Job, by: User, **detail: object) -> None:

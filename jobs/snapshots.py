@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Sum
 
 from haein.cluster import inventory
 from haein.cluster.models import Device, DeviceModel, Node
+from haein.placement import mig
 from haein.placement.model import WHOLE, DeviceState, Instance, NodeState, Snapshot
 from jobs.models import Allocation, Attempt, Worker
 
@@ -39,13 +41,31 @@ class Held:
     workers: Sequence[tuple[UUID, int, int]]
 
 
+class Outside(NamedTuple):
+    """What work that was not submitted here takes of one device; of none where `device_id` is None."""
+
+    work_id: int
+    node_id: int
+    cpus: int
+    memory_mb: int
+    device_id: int | None
+    units: int
+    memory: int
+    profile: str
+    start: int
+
+
 @dataclass(slots=True)
 class _Taken:
-    """What is held of one device: thousandths and MiB of it, or the instances it is carved into."""
+    """What is held of one device: thousandths and MiB of it, or the instances it is carved into.
+
+    `others` are instances of work that was not submitted here.
+    """
 
     units: int = 0
     memory: int = 0
     instances: list[Instance] = field(default_factory=list)
+    others: list[Instance] = field(default_factory=list)
 
 
 def held() -> Held:
@@ -59,22 +79,24 @@ def _slices() -> list[Slice]:
 
 
 def now() -> Snapshot:
-    """As the rows say it is now, in seven queries."""
+    """As the rows say it is now, in eight queries."""
     return of(held())
 
 
 def of(held: Held) -> Snapshot:
     """The same with what is held known already."""
-    return _snapshot(_taken(held.slices), used_by_node())
+    others = outside()
+    return _snapshot(_taken(held.slices, others), used(others))
 
 
 def glance() -> Snapshot:
-    """The same in three queries, but its nodes and devices as capacity() remembers them: for whoever only asks.
+    """The same in four queries, but its nodes and devices as capacity() remembers them: for whoever only asks.
 
     Of a thousand nodes most are as they are when nothing runs on them, and need not be made anew.
     """
-    taken, used = _taken(_slices()), used_by_node()
-    return Snapshot(tuple(_filled(node, taken, used) for node in capacity().nodes))
+    others = outside()
+    taken, by_node = _taken(_slices(), others), used(others)
+    return Snapshot(tuple(_filled(node, taken, by_node) for node in capacity().nodes))
 
 
 def _filled(node: NodeState, taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) -> NodeState:
@@ -95,17 +117,38 @@ def _filled(node: NodeState, taken: Mapping[int, _Taken], used: Mapping[int, tup
 
 
 def _less(device: DeviceState, taken: _Taken) -> DeviceState:
-    """A device of which nothing was held, with what is. One may be found with less memory than running work has."""
-    if taken.instances:
-        return device.carved(taken.instances)
+    """A device of which nothing was held, with what is. One may be found with less memory than running work has.
+
+    The rows and the engine may differ for a moment, and somebody may carve a device anew while it is held: one that is
+    held in ways that exclude each other gives nothing until it is not.
+    """
+    instances, known = _together(device.model, taken)
+    layout = device.layout
+    if layout and (taken.units or not set(instances) <= set(layout)):
+        device, known = replace(device, layout=(), capacity=WHOLE, free=WHOLE, free_memory_mb=device.memory_mb), False
+    if not known or (instances and (taken.units or not device.carvable)):
+        device = replace(device, usable=False)
+    if instances and (taken.instances or not taken.units):
+        return device.carved(instances)
     return replace(
         device,
         free=max(0, device.capacity - taken.units),
-        free_memory_mb=max(0, device.memory_mb - taken.memory),
+        free_memory_mb=max(0, device.free_memory_mb - taken.memory),
     )
 
 
-def _taken(slices: Iterable[Slice]) -> dict[int, _Taken]:
+def _together(model: str, taken: _Taken) -> tuple[list[Instance], bool]:
+    """Our instances, with those of others that are beside them, and whether all of theirs can be on such a device."""
+    instances = list(taken.instances)
+    known = True
+    for each in taken.others:
+        known = known and mig.is_legal(model, ((each.profile, each.start),))
+        if mig.is_legal(model, tuple((one.profile, one.start) for one in (*instances, each))):
+            instances.append(each)
+    return instances, known
+
+
+def _taken(slices: Iterable[Slice], others: Iterable[Outside]) -> dict[int, _Taken]:
     taken: dict[int, _Taken] = {}
     for each in slices:
         held = taken.setdefault(each.device_id, _Taken())
@@ -115,6 +158,15 @@ def _taken(slices: Iterable[Slice]) -> dict[int, _Taken]:
         else:
             held.units += each.units
             held.memory += each.memory
+    for other in others:
+        if other.device_id is None:
+            continue
+        held = taken.setdefault(other.device_id, _Taken())
+        if other.profile:
+            held.others.append(Instance(other.profile, other.start))
+        else:
+            held.units += other.units
+            held.memory += other.memory
     return taken
 
 
@@ -122,10 +174,39 @@ def _snapshot(taken: Mapping[int, _Taken], used: Mapping[int, tuple[int, int]]) 
     nodes = list(Node.objects.of_the_cluster().order_by("name"))
     models = DeviceModel.objects.in_bulk()
     devices: dict[int, list[Device]] = {}
-    for device in Device.objects.order_by("node_id", "index"):
+    all_of_them = list(Device.objects.order_by("node_id", "index"))
+    carvable = not any(device.layout for device in all_of_them if device.present)
+    for device in all_of_them:
         device.model = models[device.model_id]
         devices.setdefault(device.node_id, []).append(device)
-    return Snapshot(tuple(_filled(_node(node, devices.get(node.pk, [])), taken, used) for node in nodes))
+    return Snapshot(tuple(_filled(_node(node, devices.get(node.pk, []), carvable), taken, used) for node in nodes))
+
+
+_OUTSIDE = """
+    SELECT work.id, work.node_id, work.cpus, work.memory_mb, device.id,
+        coalesce((slice->>1)::int, 0), coalesce((slice->>2)::int, 0), coalesce(slice->>3, ''),
+        coalesce((slice->>4)::int, -1)
+    FROM cluster_outside AS work
+    LEFT JOIN LATERAL jsonb_array_elements(work.slices) AS slice ON true
+    LEFT JOIN cluster_device AS device ON device.uuid = slice->>0
+    ORDER BY work.id
+"""
+
+
+def outside() -> list[Outside]:
+    """A row for each slice that others hold, and one for work of theirs without any; one query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OUTSIDE)
+        return [Outside._make(row) for row in cursor.fetchall()]
+
+
+def used(others: Iterable[Outside]) -> dict[int, tuple[int, int]]:
+    """CPUs (thousandths of a core) and memory (MiB) that we and others hold on each node."""
+    found = used_by_node()
+    for work in {other.work_id: other for other in others}.values():
+        cpus, memory_mb = found.get(work.node_id, (0, 0))
+        found[work.node_id] = cpus + work.cpus, memory_mb + work.memory_mb
+    return found
 
 
 def used_by_node() -> dict[int, tuple[int, int]]:
@@ -141,8 +222,8 @@ def used_by_node() -> dict[int, tuple[int, int]]:
     return used
 
 
-def _node(node: Node, devices: list[Device]) -> NodeState:
-    """The node with nothing held of it."""
+def _node(node: Node, devices: list[Device], carvable: bool) -> NodeState:
+    """The node with nothing held of it. Where somebody else carves the devices, no other is `carvable` here."""
     return NodeState(
         id=node.pk,
         name=node.name,
@@ -151,23 +232,33 @@ def _node(node: Node, devices: list[Device]) -> NodeState:
         free_cpus=node.cpus,
         free_memory_mb=node.memory_mb,
         usable=node.usable,
-        devices=tuple(
-            DeviceState(
-                id=device.pk,
-                node=node.name,
-                model=device.model.name,
-                usable=device.usable,
-                free=WHOLE,
-                memory_mb=device.model.memory_mb,
-                free_memory_mb=device.model.memory_mb,
-            )
-            for device in devices
-        ),
+        devices=tuple(_device(device, node.name, carvable) for device in devices),
         pool=node.pool,
         labels=frozenset(node.labels),
         rack=node.rack,
         pod=node.pod,
     )
+
+
+def _device(device: Device, node: str, carvable: bool) -> DeviceState:
+    """The device with nothing held of it."""
+    model, memory_mb = device.model.name, device.model.memory_mb
+    layout = tuple((profile, start) for profile, start in device.layout)
+    whole = DeviceState(
+        id=device.pk,
+        node=node,
+        model=model,
+        usable=device.usable,
+        free=WHOLE,
+        memory_mb=memory_mb,
+        free_memory_mb=memory_mb,
+        carvable=carvable,
+    )
+    # A layout that is not known here is the device's problem, and says so.
+    if not layout or not mig.is_legal(model, layout):
+        return whole
+    instances = tuple(Instance(*each) for each in layout)
+    return replace(whole, capacity=mig.UNITS, free=mig.UNITS, free_memory_mb=0, layout=instances, carvable=True)
 
 
 def capacity() -> Snapshot:

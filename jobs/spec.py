@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from haein.lib.errors import Invalid
 from haein.placement import mig
+from jobs import indexes
 
 MOST_GPUS = 64
 MOST_WORKERS = 1024
@@ -51,6 +52,7 @@ class Spec:
     all, as `near` each other as can be, or not at all where that is required. Of a `gpu_model` ("A|B": of either), in a
     `pool`, on nodes with all the `labels`; empty means any. `preemption`, `checkpoints` and `requeue` say
     whether others may take its place, that it saves its work when signalled, that it waits again afterwards.
+    With an `array` ("0-9") it is as many jobs, which differ by their index; empty: one job without an index.
     """
 
     name: str
@@ -76,6 +78,12 @@ class Spec:
     checkpoints: bool = False
     requeue: bool = True
     tags: Sequence[str] = ()
+    array: str = ""
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it makes, once it was checked."""
+        return len(indexes.read(self.array)) or 1
 
     def check(self) -> None:
         """Raises Invalid with a sentence for every field that is wrong."""
@@ -98,6 +106,7 @@ class Spec:
             ("priority", _between(self.priority, -100, 100, _("points of priority"))),
             ("preemption", self._preemption()),
             ("tags", self._tags()),
+            ("array", self._array()),
         ]
 
     def _slice(self) -> Sequence[tuple[str, str]]:
@@ -198,6 +207,13 @@ class Spec:
         if wrong is None:
             return ""
         return _("“%(tag)s”: a tag has at most 40 letters, digits, or any of . : / _ -") % {"tag": wrong}
+
+    def _array(self) -> str:
+        try:
+            indexes.read(self.array)
+        except ValueError as fault:
+            return str(fault)
+        return ""
 
 
 def _between(value: int, least: int, most: int, unit: str) -> str:

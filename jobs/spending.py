@@ -14,16 +14,17 @@ from jobs import quotas
 from jobs.models import Attempt, Job
 
 Key = tuple[UUID, UUID, str, date]
+_NOBODYS = frozenset({Cause.LOST.value, Cause.NOT_TAKEN.value})
 
 
 def record(ended: Iterable[Attempt]) -> None:
     """Count these, from being placed to their end; called once for each, by whoever wins its end, in that transaction.
 
-    What the operator's machines spoiled is on nobody's account.
+    What the operator's machines spoiled, or the cluster never started, is on nobody's account.
     """
     used: Counter[Key] = Counter()
     for attempt in ended:
-        if attempt.cause != Cause.LOST.value and attempt.ended_at:
+        if attempt.cause not in _NOBODYS and attempt.ended_at:
             for month, seconds in months(attempt.placed_at, attempt.ended_at):
                 used[_key(attempt.job, month)] += int(seconds * _units(attempt.job))
     _add({key: seconds for key, seconds in used.items() if seconds})

@@ -32,6 +32,7 @@ class Event(enum.StrEnum):
     CANCEL = "cancel"  # asked for while queued, or its process has ended after it was asked for
     REQUEUE = "requeue"  # another attempt by itself: retries are left, or the operator's machine was at fault
     PREEMPT = "preempt"  # it had to yield, and waits again
+    TAKE_BACK = "take_back"  # the cluster did not start it, and it waits again
     RETRY = "retry"  # another attempt because a person asked for one
 
 
@@ -51,6 +52,7 @@ TABLE: Mapping[Event, Mapping[State, State]] = MappingProxyType(
         Event.CANCEL: dict.fromkeys(OPEN, State.CANCELLED),
         Event.REQUEUE: dict.fromkeys(ACTIVE, State.QUEUED),
         Event.PREEMPT: dict.fromkeys(ACTIVE, State.QUEUED),
+        Event.TAKE_BACK: dict.fromkeys(ACTIVE, State.QUEUED),
         Event.RETRY: dict.fromkeys(ENDED, State.QUEUED),
     }
 )

@@ -11,6 +11,7 @@ import structlog
 from celery import shared_task, signals
 
 from haein.cluster import inventory
+from haein.cluster import services as cluster
 from haein.cluster.backends.base import BackendDown
 from haein.cluster.registry import backend
 from haein.lib import clock
@@ -104,7 +105,9 @@ def repack() -> None:
 def _inventory() -> None:
     global _inventory_due
     if time.monotonic() >= _inventory_due:
-        inventory.refresh(backend().inventory(), now=clock.now())
+        facts = backend().inventory()
+        inventory.refresh(facts, backend().outside(), now=clock.now())
+        cluster.hand_over(backend(), facts)
         _inventory_due = time.monotonic() + INVENTORY_EVERY_S
 
 

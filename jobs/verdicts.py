@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from django.conf import settings
 
@@ -14,6 +15,9 @@ from jobs.failures import Failure
 from jobs.models import Attempt, Job
 from jobs.states import MOST_LOST
 from jobs.states import Event as Kind
+
+# How somebody else may have ended what was asked to end anyway.
+_FROM_BELOW = frozenset({Cause.PREEMPTED, Cause.ENDED_OUTSIDE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,14 @@ def of(attempt: Attempt, sight: Sight) -> Verdict:
             return Verdict(Kind.CANCEL, _why(attempt, "cancelled", by=_canceller(job)))
         case Cause.LOST:
             return _lost(attempt, sight)
+        case Cause.NOT_TAKEN:
+            return _taken_back(attempt, sight)
         case _ if _yielded(attempt, sight):
-            return _yield(attempt)
+            return _yield(attempt, preempting.cause(attempt))
+        case Cause.PREEMPTED:
+            return _yield(attempt, sight.detail, below=True)
+        case Cause.ENDED_OUTSIDE:
+            return Verdict(Kind.CANCEL, _why(attempt, "explained", detail=sight.detail))
     return _failed(attempt, sight)
 
 
@@ -65,6 +75,15 @@ def _lost(attempt: Attempt, sight: Sight) -> Verdict:
     return Verdict(Kind.REQUEUE, _why(attempt, "lost", detail=[sight.detail, *_from(until)]), not_before=until)
 
 
+def _taken_back(attempt: Attempt, sight: Sight) -> Verdict:
+    """It never ran: nothing is counted, and it rests a little longer each time in a row."""
+    earlier = attempt.job.attempts.exclude(pk=attempt.pk).order_by("-number").values_list("cause", flat=True)
+    row = takewhile(lambda cause: cause == Cause.NOT_TAKEN.value, earlier[: len(failures.NOT_TAKEN_RESTS_S)])
+    assert attempt.ended_at is not None
+    until = attempt.ended_at + timedelta(seconds=failures.not_taken_rest_s(1 + len(list(row))))
+    return Verdict(Kind.TAKE_BACK, _why(attempt, "not_taken", why=[sight.detail, *_from(until)]), not_before=until)
+
+
 def _from(until: datetime | None) -> list[object]:
     return [{"code": "again_at", "values": {"at": preempting.said(until)}}] if until else []
 
@@ -80,19 +99,30 @@ def _yielded(attempt: Attempt, sight: Sight) -> bool:
     if sight.cause is Cause.STOPPED:
         # Also where the notice was called off in the same moment: nobody else asks for an end.
         return True
+    if attempt.preempt_at is None:
+        return False
+    if sight.cause in _FROM_BELOW and _is_by(attempt, attempt.preempt_at):
+        return True
+    told = attempt.warned_at is not None and _is_by(attempt, attempt.warned_at)
+    return told and sight.cause in {Cause.EXITED, Cause.SIGNALLED, *_FROM_BELOW}
+
+
+def _is_by(attempt: Attempt, moment: datetime) -> bool:
+    """It ended then or later, as far as an engine can tell that knows whole seconds alone."""
     assert attempt.ended_at is not None
-    told = attempt.preempt_at is not None and attempt.warned_at is not None and attempt.ended_at >= attempt.warned_at
-    return told and sight.cause in {Cause.EXITED, Cause.SIGNALLED}
+    return clock.whole_seconds(attempt.ended_at) >= clock.whole_seconds(moment)
 
 
-def _yield(attempt: Attempt) -> Verdict:
+def _yield(attempt: Attempt, cause: object, *, below: bool = False) -> Verdict:
+    """To others in our queue, or to others `below` it, by the rules of the engine."""
     credited_s = _credit(attempt)
-    why: list[object] = [preempting.cause(attempt)]
+    why: list[object] = [cause]
     if attempt.checkpoint_at:
         why.append({"code": "saved", "values": {"at": preempting.said(attempt.checkpoint_at)}})
     if credited_s:
         why.append({"code": "credited", "values": {"span": str(timedelta(seconds=credited_s))}})
-    kind, code = (Kind.PREEMPT, "preempted") if attempt.job.requeue else (Kind.CANCEL, "preempted_for_good")
+    code = "preempted_below" if below else "preempted"
+    kind, code = (Kind.PREEMPT, code) if attempt.job.requeue else (Kind.CANCEL, f"{code}_for_good")
     return Verdict(kind, _why(attempt, code, why=why), yielded=True, credited_s=credited_s)
 
 

@@ -33,6 +33,10 @@ SENTENCES: Mapping[str, str] = {
     "submitted": _("Submitted."),
     "placed": _("Placed on %(where)s."),
     "placed_carving": _("Placed on %(where)s. To that end: %(carved)s."),
+    # where an engine that chooses devices itself has put it
+    "found_at": _("The cluster runs it on %(where)s, which it chose itself."),
+    "gave_way": _("The cluster gave its place to another run; it is placed on %(where)s now."),
+    "handed_over": _("Handed to the cluster, which says: %(says)s"),
     "runs": _("Its process runs on %(node)s."),
     "runs_on_several": _("Its workers run: the first on %(node)s, and %(others)s more."),
     "succeeded": _("The command ended with exit code 0."),
@@ -58,6 +62,16 @@ SENTENCES: Mapping[str, str] = {
     "warned": _("It is asked to end at %(at)s. %(why)s"),
     "notice_withdrawn": _("It need not end at %(at)s after all: its room is no longer needed."),
     "imported": _("Imported: it was job %(id)s of the Slurm cluster %(cluster)s, which says that it is %(state)s."),
+    "preempted_below": _(
+        "The cluster ended it for other work, by rules of its own. It waits again, with its old place in the queue."
+        " %(why)s"
+    ),
+    "preempted_below_for_good": _(
+        "The cluster ended it for other work, by rules of its own, and it was not to be queued again. %(why)s"
+    ),
+    "not_taken": _(
+        "The cluster did not start it and it was taken back; it waits again, with its old place in the queue. %(why)s"
+    ),
     "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
     "lost_too_often": _(
         "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."

@@ -53,7 +53,7 @@ class House:
     def up(self, command: str = "up", **settings: str) -> None:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*COMMAND, command],
+                [*COMMAND, *command.split()],
                 cwd=ROOT,
                 env=self.environ(**settings),
                 stdin=subprocess.DEVNULL,

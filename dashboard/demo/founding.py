@@ -70,13 +70,13 @@ def settle(password: str, *, at: datetime) -> None:
     known = {each.email: each for each in User.objects.bulk_create(users)}
     services.create_organization(by=known[people.OPERATOR.email], name=people.OPERATIONS, team="Operations")
     for organization in people.ORGANIZATIONS:
-        _settle_organization(organization, known)
+        settle_organization(organization, known)
     models.Organization.objects.update(created_at=at)
     for number, team in enumerate(Team.objects.order_by("created_at", "pk")):
         Team.objects.filter(pk=team.pk).update(created_at=at + timedelta(seconds=number))
 
 
-def _settle_organization(organization: Organization, known: dict[str, User]) -> None:
+def settle_organization(organization: Organization, known: dict[str, User]) -> models.Organization:
     """The owner makes it with its first team; the rest of its people join."""
     owner = known[organization.owner.email]
     made = services.create_organization(by=owner, name=organization.name, team=organization.teams[0].name)
@@ -100,6 +100,7 @@ def _settle_organization(organization: Organization, known: dict[str, User]) -> 
         teams=len(others) + 1,
         people=len(members),
     )
+    return made
 
 
 def _price(now: datetime) -> None:

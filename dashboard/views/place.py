@@ -92,8 +92,11 @@ def _drain(by: User, name: str, form: DrainForm) -> bool:
 def node_undrain(request: HttpRequest, name: str) -> HttpResponse:
     by = operator(request)
     try:
-        services.undrain(by=by, node=name)
+        still = services.undrain(by=by, node=name)
     except NotFound as missing:
         raise Http404(missing.message) from None
-    messages.success(request, _("%(node)s takes new work again.") % {"node": name})
+    if still:
+        messages.warning(request, still)
+    else:
+        messages.success(request, _("%(node)s takes new work again.") % {"node": name})
     return redirect(machines.node_url(name))

@@ -29,7 +29,8 @@ from haein.cluster.registry import backend
 from haein.lib import clock, streams
 from haein.lib.errors import Invalid, NotFound, Problem
 from haein.telemetry import series
-from jobs import examples, search, services, uploads
+from jobs import arrays, examples, search, services, uploads
+from jobs.arrays import Array
 from jobs.models import Attempt, Job, Upload
 from jobs.spec import Spec
 
@@ -58,23 +59,62 @@ def overview(request: HttpRequest) -> HttpResponse:
 @require_GET
 def jobs(request: HttpRequest) -> HttpResponse:
     # PostgreSQL's text holds no NUL; nothing that is looked for does either.
-    asked = {name: request.GET.get(name, "").replace("\0", "") for name in ("q", "state", "tag", "sort")}
+    asked = {name: request.GET.get(name, "").replace("\0", "") for name in ("q", "state", "tag", "array", "sort")}
+    scope, array = reader(request), _array(request, asked["array"])
     found = search.find(
-        scope=reader(request), words=asked["q"], state=asked["state"], tag=asked["tag"], sort=asked["sort"]
+        scope=scope,
+        words=asked["q"],
+        state=asked["state"],
+        tag=asked["tag"],
+        array=array.id if array else None,
+        sort=asked["sort"],
     )
+    sorts = search.sorts(array.id if array else None)
     page = Paginator(found, PAGE).get_page(request.GET.get("page"))
     page.object_list = present.job_rows(page.object_list, now=clock.now())  # type: ignore[assignment]
     context = {
         "page": page,
-        "filter": {**asked, "sort": asked["sort"] or search.DEFAULT_SORT},
+        "filter": {**asked, "sort": asked["sort"] or next(iter(sorts))},
+        "array": boards.array(array, scope) if array else None,
         "states": search.STATES,
-        "sorts": list(search.SORTS.items()),
+        "sorts": list(sorts.items()),
         "query": urlencode({name: value for name, value in asked.items() if value}),
     }
     part = "_jobs_list" if request.headers.get("HX-Request") else "jobs"
     response = render(request, f"dashboard/{part}.html", context)
     response["Vary"] = "HX-Request"
     return response
+
+
+def _array(request: HttpRequest, asked: str) -> Array | None:
+    """The array that a list is of, if it is of one."""
+    if not asked:
+        return None
+    try:
+        return arrays.get(UUID(asked), scope=reader(request))
+    except ValueError:
+        raise Http404(_("There is no such array.")) from None
+    except NotFound as missing:
+        raise Http404(missing.message) from None
+
+
+@login_required
+@require_POST
+def array_cancel(request: HttpRequest, array_id: UUID) -> HttpResponse:
+    try:
+        count = services.cancel_array(array_id, scope=reader(request))
+    except NotFound as missing:
+        raise Http404(missing.message) from None
+    except Problem as problem:
+        messages.error(request, problem.message)
+    else:
+        told = ngettext(
+            "Cancelling %(count)d job: what runs gets a moment to end by itself.",
+            "Cancelling %(count)d jobs: what runs gets a moment to end by itself.",
+            count,
+        )
+        messages.success(request, told % {"count": count})
+    return redirect(present.array_url(array_id))
 
 
 @login_required
@@ -120,6 +160,7 @@ def _spec_rows(found: Job) -> list[tuple[str, str]]:
         (_("Tags"), ", ".join(found.tags)),
         (_("Files"), found.upload.name if found.upload else ""),
         (_("Variables"), "\n".join(f"{name}={value}" for name, value in found.variables.items())),
+        (_("Array"), str(found.array or "")),
         (_("Id"), str(found.pk)),
     ]
 
@@ -186,10 +227,17 @@ def _submit(request: HttpRequest, *, cloned_from: Job | None) -> HttpResponse:
         except Problem as problem:
             form.add_error(None, problem.message)
         else:
-            messages.success(request, _("Submitted: %(name)s.") % {"name": made.name})
-            return redirect("job", made.pk)
+            messages.success(request, _submitted(made, spec))
+            return redirect(present.array_url(made.array) if made.array else present.job_url(made.pk))
     example = request.POST.get("example", "")
     return _form_page(request, form, cloned_from=cloned_from, example=example, status=422)
+
+
+def _submitted(made: Job, spec: Spec) -> str:
+    if not made.array:
+        return _("Submitted: %(name)s.") % {"name": made.name}
+    told = ngettext("Submitted: %(name)s, %(count)d job.", "Submitted: %(name)s, %(count)d jobs.", spec.jobs)
+    return told % {"name": made.name, "count": spec.jobs}
 
 
 def _upload(request: HttpRequest, form: JobForm, cloned_from: Job | None) -> Upload | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haein.client.answers import (
+        Array,
+        ArrayPlace,
         Attempt,
         Cost,
         CostLine,
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "answers": (
-        "Attempt", "Cost", "CostLine", "Environment", "Event", "File", "Job", "LogChunk", "LogLine", "Me", "Node",
-        "Price", "Quota", "Quote", "Upload", "UsageLine", "UsageSummary", "Window",
+        "Array", "ArrayPlace", "Attempt", "Cost", "CostLine", "Environment", "Event", "File", "Job", "LogChunk",
+        "LogLine", "Me", "Node", "Price", "Quota", "Quote", "Upload", "UsageLine", "UsageSummary", "Window",
     ),
     "api": ("Client",),
     "errors": (
@@ -66,10 +68,10 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Attempt", "BadFiles", "BadJobFile", "Client", "Conflict", "Cost", "CostLine", "Environment", "Event", "File",
-    "Forbidden", "GitSource", "HaeinError", "Invalid", "Job", "JobFile", "JobSpec", "LogChunk", "LogLine", "Me",
-    "Node", "NotFound", "NotSignedIn", "Price", "Quota", "Quote", "Refused", "ServerAway", "ServerFault",
-    "TooManyRequests", "Upload", "UsageLine", "UsageSummary", "Window",
+    "Array", "ArrayPlace", "Attempt", "BadFiles", "BadJobFile", "Client", "Conflict", "Cost", "CostLine",
+    "Environment", "Event", "File", "Forbidden", "GitSource", "HaeinError", "Invalid", "Job", "JobFile", "JobSpec",
+    "LogChunk", "LogLine", "Me", "Node", "NotFound", "NotSignedIn", "Price", "Quota", "Quote", "Refused",
+    "ServerAway", "ServerFault", "TooManyRequests", "Upload", "UsageLine", "UsageSummary", "Window",
 ]  # fmt: skip
 
 

@@ -52,6 +52,37 @@ class ExpectedStart:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrayPlace:
+    """The array that a job belongs to, its index in it, and how many jobs that has; None in lists."""
+
+    id: str = ""
+    index: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Jobs that were submitted at once and differ by their index; `states` has how many are in each state."""
+
+    id: str
+    name: str = ""
+    created_at: datetime | None = None
+    size: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+    url: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job of it has not ended yet."""
+        return any(self.states.get(state) for state in OPEN)
+
+    @property
+    def short_id(self) -> str:
+        """Its last eight digits."""
+        return self.id.replace("-", "")[-8:]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job and where it is. Fields and units as in JobSpec; `exit_code` and `signal` are of its newest attempt.
 
@@ -102,6 +133,7 @@ class Job:
     signal: int | None = None
     upload: Upload | None = None
     cloned_from: str | None = None
+    array: ArrayPlace | None = None
     url: str = ""
     ahead: int | None = None
     expected_start: ExpectedStart | None = None

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from haein.client import answers, archive, credentials, downloading, errors, following, git_source
 from haein.client.answers import (
+    Array,
     Attempt,
     Cost,
     Environment,
@@ -98,7 +99,7 @@ class Client:
 
     def submit(self, spec: JobSpec, files: Path | GitSource | None = None, *, idempotency_key: str | None = None,
                progress: Callable[[int, int], None] | None = None) -> Job:  # fmt: skip
-        """Submit a job, its files first. Raises BadFiles before anything is sent.
+        """Submit a job, its files first; an array is told by its first job. Raises BadFiles before anything is sent.
 
         With the same `idempotency_key` (1 to 180 visible ASCII characters, kept for a day) the same job is submitted
         once, however often this is called. `progress` is told the bytes sent so far and their number.
@@ -138,9 +139,11 @@ class Client:
         """What it would cost and when it would start. Raises Invalid when it could never run."""
         return answers.read(Quote, self.transport.json("POST", "quote", body=spec.as_json()))
 
-    def jobs(self, *, state: str | None = None, tag: str | None = None, q: str | None = None) -> Iterator[Job]:
+    def jobs(
+        self, *, state: str | None = None, tag: str | None = None, q: str | None = None, array: str | None = None
+    ) -> Iterator[Job]:
         """Newest first. `state` may be "open" for all that have not ended; `q` looks for words in name and command."""
-        for told in self.pages("jobs", state=state, tag=tag, q=q):
+        for told in self.pages("jobs", state=state, tag=tag, q=q, array=array):
             yield answers.read(Job, told)
 
     def job(self, job: str) -> Job:
@@ -149,6 +152,13 @@ class Client:
     def cancel(self, job: str) -> Job:
         """Ask for its end. Raises Conflict when it has ended, or its end was asked for before."""
         return answers.read(Job, self.transport.json("POST", f"jobs/{job}/cancel"))
+
+    def array(self, array: str) -> Array:
+        return answers.read(Array, self.get(f"arrays/{array}"))
+
+    def cancel_array(self, array: str) -> Array:
+        """Ask for the end of all its jobs that have not ended. Raises Conflict when there is none."""
+        return answers.read(Array, self.transport.json("POST", f"arrays/{array}/cancel"))
 
     def retry(self, job: str) -> Job:
         """Queue an ended job once more, in the same folder. Raises Conflict while it has not ended."""
@@ -162,6 +172,17 @@ class Client:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"{seen.name} ({seen.short_id}) is still {seen.state} after {timeout:g} s.")
+            poll.wait(left)
+        return seen
+
+    def wait_array(self, array: str, *, timeout: float | None = None) -> Array:
+        """The array once all its jobs have ended. Raises TimeoutError after `timeout` s."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = following.Poll()
+        while (seen := following.look_at_array(self.transport, array)).is_open:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{seen.name} ({seen.short_id}) has not ended after {timeout:g} s.")
             poll.wait(left)
         return seen
 

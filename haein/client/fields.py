@@ -33,6 +33,7 @@ PROFILE_PATTERN = r"^[1-7]g\.[0-9]{1,3}gb$"
 MODEL_PATTERN = r"^[\w.:/|-]([\w .:/|-]{0,78}[\w.:/|-])?$"
 POOL_PATTERN = r"^[\w.:/-]{1,60}$"
 LABEL_PATTERN = r"^[\w.:/=-]{1,60}$"
+INDEXES_PATTERN = r"^[0-9]{1,9}(-[0-9]{1,9}(:[0-9]{1,9})?)?( *, *[0-9]{1,9}(-[0-9]{1,9}(:[0-9]{1,9})?)?)*$"
 VARIABLE_PATTERN = r"^(?!HAEIN_)[A-Za-z_][A-Za-z0-9_]*$"
 COMMIT_PATTERN = r"^[0-9a-fA-F]{7,64}$"
 
@@ -369,6 +370,11 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "requeue", "requeue", "Whether it waits again after it had to yield, rather than end.",
         "requeue: true", _yes_or_no, {"type": "boolean"},
+    ),
+    Field(
+        "array", "array", "A job for each index, which it finds in $HAEIN_ARRAY_INDEX; at most 1,000.", "array: 0-9",
+        _text("write indexes such as 0-9", INDEXES_PATTERN, "write indexes such as 0-9, 1,3,7 or 0-30:10"),
+        {"type": ["string", "integer"], "pattern": INDEXES_PATTERN, "minimum": 0},
     ),
     Field(
         "tags", "tags", "Words to find it by.", "tags: [example]",

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from haein.client import answers, errors
-from haein.client.answers import Attempt, Job, LogChunk, LogLine
+from haein.client.answers import Array, Attempt, Job, LogChunk, LogLine
 from haein.client.transport import Transport
 
 # The server says something at least every 5 s.
@@ -163,6 +163,11 @@ def _tail(transport: Transport, job: str, attempt: int | None, count: int) -> tu
 def look(transport: Transport, job: str) -> Job:
     """The job, with the patience of somebody who waits for it."""
     return answers.read(Job, transport.json("GET", f"jobs/{job}", patience=PATIENCE_S))
+
+
+def look_at_array(transport: Transport, array: str) -> Array:
+    """The same of an array."""
+    return answers.read(Array, transport.json("GET", f"arrays/{array}", patience=PATIENCE_S))
 
 
 def _next_attempt(transport: Transport, job: str, after: int, *, newest: bool = False) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 # Fields that a server of 0.2.0 or 0.3.0 refuses as unknown, with what asks for nothing: then they are not sent.
 _NEWER: Mapping[str, Any] = {
     "gpu_memory_mb": 0, "profile": "", "gpu_model": "", "workers": 1, "near": "any", "near_required": False, "pool": "",
-    "labels": [], "preemption": "allowed", "checkpoints": False, "requeue": True,
+    "labels": [], "preemption": "allowed", "checkpoints": False, "requeue": True, "array": "",
 }  # fmt: skip
 
 
@@ -26,6 +26,8 @@ class JobSpec:
     `preemption` says whether others may take its place: "allowed" while it is on borrowed GPUs, "never" (it starts only
     where nobody can reclaim them), "spot" (always borrowed, the first to go). One that `checkpoints` saves its work on
     SIGUSR1 and then touches the file named in HAEIN_CHECKPOINT; without `requeue` it ends when it had to yield.
+
+    With an `array` ("0-9", "1,3,7", "0-30:10") it is a job for each index, which HAEIN_ARRAY_INDEX tells it.
 
     `upload` is the id of files that were uploaded before; `Client.submit(spec, files=...)` fills it in. The server
     checks every field, and `Client.submit` raises Invalid with a sentence for each that is wrong.
@@ -56,6 +58,7 @@ class JobSpec:
     preemption: str = "allowed"
     checkpoints: bool = False
     requeue: bool = True
+    array: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The body of POST /jobs."""

@@ -7,25 +7,34 @@ from datetime import datetime
 
 from django.db import transaction
 
-from haein.cluster.backends.base import NodeFact
-from haein.cluster.models import Device, DeviceModel, Node
+from haein.cluster.backends import base
+from haein.cluster.backends.base import DeviceFact, NodeFact
+from haein.cluster.models import Device, DeviceModel, Node, Outside
+from haein.lib import clock
+from haein.placement import mig
 
 # How many reports this process has written down; whoever keeps something that follows from one looks here.
 reports = 0
 
-_NODE_FACTS = ("cpus", "memory_mb", "emulated", "present", "pool", "labels", "rack", "pod")
-_DEVICE_FACTS = ("node_id", "index", "model_id", "emulated", "present", "problem")
+_NODE_FACTS = ("cpus", "memory_mb", "emulated", "present", "pool", "labels", "rack", "pod", "problem")
+_DEVICE_FACTS = ("node_id", "index", "model_id", "emulated", "present", "problem", "layout")
+_OUTSIDE_FACTS = ("owner", "cpus", "memory_mb", "slices", "since")
+# Characters, the columns'; an engine's own words have no limit that is known here.
+_MOST_PROBLEM, _MOST_NAME = 300, 120
 
 
 @transaction.atomic
-def refresh(facts: Sequence[NodeFact], *, now: datetime) -> None:
+def refresh(facts: Sequence[NodeFact], outside: Sequence[base.Outside] = (), *, now: datetime) -> None:
     """Write the report down; what it no longer names is kept as absent, so that nothing new is placed there.
 
-    As many queries for a thousand devices as for one, and only what changed is written.
+    `outside` is the work of others on these nodes; what it no longer names is gone. As many queries for a thousand
+    devices as for one, and only what changed is written.
     """
     global reports
     reports += 1
-    _devices(facts, _nodes(facts, now), _models(facts))
+    nodes = _nodes(facts, now)
+    _devices(facts, nodes, _models(facts))
+    _outside(outside, nodes)
 
 
 def _nodes(facts: Sequence[NodeFact], now: datetime) -> dict[str, int]:
@@ -43,6 +52,7 @@ def _nodes(facts: Sequence[NodeFact], now: datetime) -> dict[str, int]:
             labels=sorted(fact.labels),
             rack=fact.rack,
             pod=fact.pod,
+            problem=fact.problem[:_MOST_PROBLEM],
             present=True,
             seen_at=now,
         )
@@ -77,7 +87,8 @@ def _devices(facts: Sequence[NodeFact], nodes: dict[str, int], models: dict[str,
             model_id=models[device.model],
             emulated=device.emulated,
             present=True,
-            problem=device.problem,
+            problem=_problem(device),
+            layout=[[cut.profile, cut.start] for cut in device.layout],
         )
         for fact in facts
         for device in fact.devices
@@ -92,5 +103,38 @@ def _devices(facts: Sequence[NodeFact], nodes: dict[str, int], models: dict[str,
     Device.objects.filter(node_id__in=named, present=True).exclude(uuid__in=told).update(present=False)
 
 
-def _is_as(row: Node | Device | None, told: Node | Device, names: Sequence[str]) -> bool:
+def _problem(device: DeviceFact) -> str:
+    """What placement does not know it can't count: nothing is given of it, and the reason is told."""
+    layout = tuple((cut.profile, cut.start) for cut in device.layout)
+    if device.problem or mig.is_legal(device.model, layout):
+        return device.problem
+    profiles = ", ".join(sorted({profile for profile, _ in layout}))
+    return f"It is carved into instances that are not known of a {device.model}: {profiles}."[:_MOST_PROBLEM]
+
+
+def _outside(outside: Sequence[base.Outside], nodes: dict[str, int]) -> None:
+    told = {
+        (work.name[:_MOST_NAME], nodes[work.node]): Outside(
+            name=work.name[:_MOST_NAME],
+            node_id=nodes[work.node],
+            owner=work.owner[:_MOST_NAME],
+            cpus=work.cpus,
+            memory_mb=work.memory_mb,
+            slices=[[each.device_uuid, each.units, each.memory, each.profile, each.start] for each in work.slices],
+            since=clock.from_epoch(work.since),
+        )
+        for work in outside
+        if work.node in nodes
+    }
+    known = {(work.name, work.node_id): work for work in Outside.objects.all()}
+    changed = [told[key] for key in sorted(told) if not _is_as(known.get(key), told[key], _OUTSIDE_FACTS)]
+    if changed:
+        Outside.objects.bulk_create(
+            changed, update_conflicts=True, unique_fields=["name", "node"], update_fields=_OUTSIDE_FACTS
+        )
+    if gone := [known[key].pk for key in known.keys() - told.keys()]:
+        Outside.objects.filter(pk__in=gone).delete()
+
+
+def _is_as(row: Node | Device | Outside | None, told: Node | Device | Outside, names: Sequence[str]) -> bool:
     return row is not None and all(getattr(row, name) == getattr(told, name) for name in names)

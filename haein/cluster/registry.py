@@ -8,6 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from haein.cluster import accounts
 from haein.cluster.backends.base import Backend
 from haein.cluster.backends.local.backend import LocalBackend
 from haein.cluster.backends.simulator.backend import SimulatorBackend
@@ -86,6 +87,7 @@ def site() -> Site:
             qos=settings.HAEIN_SLURM_QOS,
             reservation=settings.HAEIN_SLURM_RESERVATION,
         ),
+        account_of=accounts.account_of if settings.HAEIN_SLURM_ACCOUNTS else accounts.none,
         patience_s=settings.HAEIN_SLURM_PATIENCE_SECONDS,
         emulated=settings.HAEIN_SLURM_EMULATED,
         log_cap_mb=settings.HAEIN_LOG_MB,

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Hashable, Iterable
 
 from haein.placement import ledger, mig
-from haein.placement.devices import state_of
+from haein.placement.devices import UNMASKED, state_of
 from haein.placement.ledger import Balance, Capacity, Holding, Kind
 from haein.placement.model import WHOLE, DeviceState, Grant, Snapshot
 
@@ -44,8 +44,8 @@ def check(snapshot: Snapshot, held: Iterable[tuple[Grant, Kind]]) -> dict[Accoun
 def _measures(device: DeviceState) -> list[tuple[Dimension, int, int, int]]:
     """For each dimension the capacity, what nobody holds of it, and how much of that a slice could still take."""
     state = state_of(device)
-    if device.slices:
-        compute, memory = mig.reachable(state.mask)
+    if state.mask != UNMASKED:
+        compute, memory = state.reachable
         slots = mig.MEMORY_SLICES - state.mask.bit_count()
         return [
             (Dimension.COMPUTE, mig.UNITS, device.free, compute * mig.COMPUTE_UNITS),

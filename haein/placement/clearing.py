@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from haein.placement import devices, mig
+from haein.placement import devices
 from haein.placement.cluster import Cluster, Look
 from haein.placement.devices import State
 from haein.placement.kinds import admits
@@ -201,7 +201,7 @@ class _Node:
         left: list[tuple[float, Running, Grant]] = []
         for each, grant in self._on[index]:
             if each.id in gone:
-                state = _without(state, grant, self.state.devices[index].model)
+                state = state.without(grant.units, grant.memory, grant.profile, grant.start)
             elif (heavy := weight(each)) is not None:
                 left.append((heavy, each, grant))
         left.sort(key=lambda each: each[0])
@@ -211,7 +211,7 @@ class _Node:
                 return None
             heavy, each, grant = left.pop(0)
             leaving.append((heavy, each))
-            state = _without(state, grant, self.state.devices[index].model)
+            state = state.without(grant.units, grant.memory, grant.profile, grant.start)
         return leaving
 
     def _clear_host(
@@ -240,14 +240,3 @@ class _Node:
 
 def _each(running: Running) -> Request:
     return running.request.each if isinstance(running.request, Gang) else running.request
-
-
-def _without(state: State, grant: Grant, model: str) -> State:
-    """The device when the grant is given back."""
-    if not grant.profile:
-        return state._replace(units=state.units + grant.units, free_mb=state.free_mb + grant.memory)
-    profile = mig.profiles(model)[grant.profile]
-    mask = state.mask & ~profile.bits(grant.start)
-    if not mask:
-        return State(state.model, state.memory_mb, free_mb=state.memory_mb)
-    return state._replace(mask=mask, compute=state.compute - profile.compute)

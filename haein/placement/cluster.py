@@ -344,22 +344,14 @@ class Cluster:
         for grant in placement.grants:
             index = self._where[grant.device_id][1]
             device = self._devices[order][index]
-            device.state = self._table.number(self._without(device, grant))
+            state = self._table.states[device.state]
+            device.state = self._table.number(state.without(grant.units, grant.memory, grant.profile, grant.start))
+            if grant.profile:
+                device.slices.remove(Instance(grant.profile, grant.start))
             self._nodes[order].devices[index] = device.shown
         self._nodes[order].cpus += request.cpus
         self._nodes[order].memory_mb += request.memory_mb
         self._changed(order)
-
-    def _without(self, device: _Device, grant: Grant) -> devices.State:
-        state = self._table.states[device.state]
-        if not grant.profile:
-            return state._replace(units=state.units + grant.units, free_mb=state.free_mb + grant.memory)
-        device.slices.remove(Instance(grant.profile, grant.start))
-        profile = mig.profiles(device.given.model)[grant.profile]
-        mask = state.mask & ~profile.bits(grant.start)
-        if not mask:
-            return devices.untouched(device.given)
-        return state._replace(mask=mask, compute=state.compute - profile.compute)
 
     def set_usable(self, device_id: Hashable, usable: bool) -> None:
         """Take a device out of service, or put it back; who is on it stays."""

@@ -20,7 +20,10 @@ REFUSED, UNKNOWN = -1, -2
 
 
 class State(NamedTuple):
-    """What is free of one device. Untouched, it has all its units and no mask; a mask says that it is carved."""
+    """What is free of one device. Untouched, it has all its units and no mask; a mask says that it is carved.
+
+    One that is carved for good has a layout, and a mask even when nothing of it is held.
+    """
 
     model: str
     memory_mb: int  # in all; 0 where nobody counts it
@@ -28,6 +31,8 @@ class State(NamedTuple):
     free_mb: int = 0
     mask: int = UNMASKED
     compute: int = 0  # compute slices held, when carved
+    layout: mig.Layout = ()
+    carvable: bool = True
 
     @property
     def untouched(self) -> bool:
@@ -35,15 +40,34 @@ class State(NamedTuple):
 
     @property
     def idle(self) -> int:
-        """Thousandths of its compute that nobody holds."""
-        return self.units if self.mask == UNMASKED else (mig.COMPUTE_SLICES - self.compute) * WHOLE // 7
+        """Thousandths of its compute that nobody holds; of one carved for good never all, since it is no whole one."""
+        if self.mask == UNMASKED:
+            return self.units
+        return min((mig.COMPUTE_SLICES - self.compute) * WHOLE // mig.COMPUTE_SLICES, WHOLE - 1)
+
+    @property
+    def reachable(self) -> tuple[int, int]:
+        """Of a carved one the compute slices, and the memory slices, that something could still take."""
+        if self.layout:
+            return mig.left_of(self.model, self.layout, self.mask)
+        return mig.reachable(self.mask)
 
     @property
     def remainder(self) -> int:
         """Thousandths of its compute that something could still take."""
         if self.mask != UNMASKED:
-            return mig.reachable(self.mask)[0] * WHOLE // 7
+            return self.reachable[0] * WHOLE // mig.COMPUTE_SLICES
         return self.units if self.free_mb or not self.memory_mb else 0
+
+    def without(self, units: int, memory: int, profile: str, start: int) -> State:
+        """The device when this, as in a grant, is given back."""
+        if not profile:
+            return self._replace(units=self.units + units, free_mb=self.free_mb + memory)
+        instance = mig.profiles(self.model)[profile]
+        mask = self.mask & ~instance.bits(start)
+        if not mask and not self.layout:
+            return State(self.model, self.memory_mb, free_mb=self.memory_mb)
+        return self._replace(mask=mask, compute=self.compute - instance.compute)
 
 
 class Ask(NamedTuple):
@@ -69,30 +93,55 @@ def ask_of(request: Request) -> Ask:
 
 
 def state_of(device: DeviceState) -> State:
-    """A device in MIG mode with nothing on it is a free device: it may be carved anew, or given whole."""
-    if device.slices:
+    """A device in MIG mode with nothing on it is a free device: it may be carved anew, or given whole.
+
+    Unless it has a layout.
+    """
+    if device.slices or device.layout:
         table = mig.profiles(device.model)
         held = [(table[each.profile], each.start) for each in device.slices]
         mask = sum(profile.bits(start) for profile, start in held)
-        return State(device.model, device.memory_mb, 0, 0, mask, sum(profile.compute for profile, _ in held))
+        compute = sum(profile.compute for profile, _ in held)
+        return State(device.model, device.memory_mb, 0, 0, mask, compute, _layout(device))
     if device.capacity == mig.UNITS:
-        return untouched(device)
-    return State(device.model, device.memory_mb, device.free, device.free_memory_mb)
+        return emptied(device)
+    return State(device.model, device.memory_mb, device.free, device.free_memory_mb, carvable=device.carvable)
 
 
-def untouched(device: DeviceState) -> State:
-    return State(device.model, device.memory_mb, WHOLE, device.memory_mb)
+def emptied(device: DeviceState) -> State:
+    """The device with nobody on it."""
+    if device.layout:
+        return State(device.model, device.memory_mb, 0, 0, 0, 0, _layout(device))
+    return State(device.model, device.memory_mb, WHOLE, device.memory_mb, carvable=device.carvable)
+
+
+def _layout(device: DeviceState) -> mig.Layout:
+    return tuple([(each.profile, each.start) for each in device.layout])
+
+
+def offers(state: State, ask: Ask) -> bool:
+    """Whether it is such a device: by its model, and by how it may be carved, whatever is held of it."""
+    if not ask.takes(state.model):
+        return False
+    if not ask.profile:
+        return not state.layout
+    if state.layout:
+        return any(name == ask.profile for name, _ in state.layout)
+    return state.carvable and ask.profile in mig.profiles(state.model)
 
 
 def outcomes(state: State, ask: Ask) -> list[tuple[int, State]]:
     """Every (start, state after) in which the device could give the slice; the start of what is no instance is -1."""
-    if not ask.takes(state.model):
+    if not offers(state, ask):
         return []
     if ask.profile:
-        profile = mig.profiles(state.model).get(ask.profile)
-        if profile is None or not (state.untouched or state.mask != UNMASKED):
+        profile = mig.profiles(state.model)[ask.profile]
+        if not (state.untouched or state.mask != UNMASKED):
             return []
         mask = max(state.mask, 0)
+        starts = profile.free_starts(mask)
+        if state.layout:
+            starts = tuple(start for start in starts if (ask.profile, start) in state.layout)
         return [
             (
                 start,
@@ -100,7 +149,7 @@ def outcomes(state: State, ask: Ask) -> list[tuple[int, State]]:
                     units=0, free_mb=0, mask=mask | profile.bits(start), compute=state.compute + profile.compute
                 ),
             )
-            for start in profile.free_starts(mask)
+            for start in starts
         ]
     memory = ask.memory_of(state)
     if state.mask != UNMASKED or state.units < ask.share or state.free_mb < memory or state.memory_mb < ask.memory_mb:
@@ -114,7 +163,7 @@ def room(state: State, ask: Ask) -> int:
     if not found:
         return 0
     if ask.profile:
-        return mig.copies(mig.profiles(state.model)[ask.profile], max(state.mask, 0))
+        return len(found)  # starts of one profile never overlap
     memory = ask.memory_of(state)
     return min(state.units // ask.share, state.free_mb // memory if memory else WHOLE)
 

@@ -103,7 +103,7 @@ def _fewer(cluster: Cluster, gang: Gang, most: int) -> Gang | None:
 
 
 def carvings(snapshot: Snapshot, placements: Sequence[Placement]) -> tuple[Carving, ...]:
-    """What has to be carved for the plan, by device, in the snapshot's order."""
+    """What has to be carved for the plan, by device, in the snapshot's order; nothing of what is carved for good."""
     new: dict[Hashable, list[tuple[Instance, Hashable]]] = {}
     for placement in placements:
         for grant in placement.grants:
@@ -112,7 +112,7 @@ def carvings(snapshot: Snapshot, placements: Sequence[Placement]) -> tuple[Carvi
     carvings = []
     for node in snapshot.nodes:
         for index, device in enumerate(node.devices):
-            if device.id not in new:
+            if device.id not in new or device.layout:
                 continue
             instances = tuple(sorted((each for each, _ in new[device.id]), key=lambda each: each.start))
             jobs = len({request_id for _, request_id in new[device.id]})

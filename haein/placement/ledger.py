@@ -12,6 +12,7 @@ class Kind(enum.Enum):
 
     BILLABLE = "billable"
     UNBILLED = "unbilled"  # held by an attempt that is starting, stopped by a fault of the operator's, or draining
+    OUTSIDE = "outside"  # held by work that was not submitted here
     RESERVED = "reserved"
     DRAINED = "drained"
     UNUSABLE = "unusable"
@@ -43,6 +44,7 @@ class Balance:
     capacity: int
     billable: int
     unbilled: int
+    outside: int
     reserved: int
     drained: int
     unusable: int
@@ -99,6 +101,7 @@ def _balance(capacity: Capacity, held: Mapping[Kind, int]) -> Balance:
         capacity=capacity.units,
         billable=held[Kind.BILLABLE],
         unbilled=held[Kind.UNBILLED],
+        outside=held[Kind.OUTSIDE],
         reserved=held[Kind.RESERVED],
         drained=held[Kind.DRAINED],
         unusable=held[Kind.UNUSABLE] + (0 if capacity.usable else rest),

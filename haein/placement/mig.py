@@ -68,6 +68,9 @@ MODELS: Mapping[str, Mapping[str, Profile]] = {
 }
 NAMES = frozenset(name for table in MODELS.values() for name in table)
 
+# Instances on one device, by profile and start.
+Layout = tuple[tuple[str, int], ...]
+
 
 @cache
 def profiles(model: str) -> Mapping[str, Profile]:
@@ -112,6 +115,26 @@ def reachable(mask: int) -> tuple[int, int]:
             compute = max(compute, profile.compute + more_compute)
             memory = max(memory, profile.memory + more_memory)
     return compute, memory
+
+
+@cache
+def is_legal(model: str, layout: Layout) -> bool:
+    """Whether the model has these instances, and they can be on one device at once."""
+    mask = 0
+    for name, start in layout:
+        profile = profiles(model).get(name)
+        if profile is None or start not in profile.starts or mask & profile.bits(start):
+            return False
+        mask |= profile.bits(start)
+    return True
+
+
+@cache
+def left_of(model: str, layout: Layout, mask: int) -> tuple[int, int]:
+    """The compute slices, and the memory slices, of those of the instances that are not held by this mask."""
+    table = profiles(model)
+    left = [table[name] for name, start in layout if not mask & table[name].bits(start)]
+    return sum(profile.compute for profile in left), sum(profile.memory for profile in left)
 
 
 @cache

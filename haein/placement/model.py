@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from haein.placement import mig
 from haein.placement.sentences import Code
@@ -47,7 +48,8 @@ class DeviceState:
 
     A device in MIG mode has 56 units instead of 1,000, and the instances that are held on it are its `slices`; its free
     units are its free compute slices. `memory_mb` may be 0 where nobody counts it; a device in MIG mode has its memory
-    in its slices.
+    in its slices. One that somebody else has carved for good has a `layout`: it is always in MIG mode, and gives these
+    instances and nothing else. One that is not `carvable` is given whole or shared, never carved.
     """
 
     id: Hashable
@@ -59,6 +61,8 @@ class DeviceState:
     memory_mb: int = 0
     free_memory_mb: int = 0
     slices: tuple[Instance, ...] = ()
+    layout: tuple[Instance, ...] = ()
+    carvable: bool = True
 
     def __post_init__(self) -> None:
         if self.capacity not in (WHOLE, mig.UNITS):
@@ -72,6 +76,8 @@ class DeviceState:
 
     def emptied(self, *, usable: bool) -> DeviceState:
         """The same device with nobody on it."""
+        if self.layout:
+            return replace(self, free=mig.UNITS, slices=(), usable=usable)
         return replace(self, capacity=WHOLE, free=WHOLE, free_memory_mb=self.memory_mb, slices=(), usable=usable)
 
     def carved(self, slices: Iterable[Instance]) -> DeviceState:
@@ -82,23 +88,37 @@ class DeviceState:
         return replace(self, capacity=mig.UNITS, free=free, slices=slices)
 
     def _require_layout(self) -> None:
-        if self.slices and self.capacity != mig.UNITS:
-            raise ValueError(f"slices: a device of {self.capacity} units is not in MIG mode and has no instances.")
         if self.capacity != mig.UNITS:
+            for name in ("slices", "layout"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name}: a device of {self.capacity} units is not in MIG mode and has no instances."
+                    )
             return
-        mask = compute = 0
-        table = mig.profiles(self.model)
-        for each in self.slices:
-            profile = table.get(each.profile)
-            if profile is None or each.start not in profile.starts:
-                raise ValueError(f"slices: {self.model} has no {each.profile} that starts at {each.start}.")
-            if mask & profile.bits(each.start):
-                raise ValueError(f"slices: {each.profile} at {each.start} overlaps another.")
-            mask |= profile.bits(each.start)
-            compute += profile.compute
-        free = (mig.COMPUTE_SLICES - compute) * mig.COMPUTE_UNITS
+        free = (mig.COMPUTE_SLICES - _compute_of("slices", self.model, self.slices)) * mig.COMPUTE_UNITS
         if self.free != free:
             raise ValueError(f"free: its slices leave {free} of {mig.UNITS} units, not {self.free}.")
+        if self.layout:
+            _compute_of("layout", self.model, self.layout)
+            for each in self.slices:
+                if each not in self.layout:
+                    raise ValueError(f"slices: {each.profile} at {each.start} is none of the device's layout.")
+
+
+@lru_cache(maxsize=4096)
+def _compute_of(name: str, model: str, instances: tuple[Instance, ...]) -> int:
+    """Their compute slices. Raises ValueError where they can't be on one device of the model together."""
+    mask = compute = 0
+    table = mig.profiles(model)
+    for each in instances:
+        profile = table.get(each.profile)
+        if profile is None or each.start not in profile.starts:
+            raise ValueError(f"{name}: {model} has no {each.profile} that starts at {each.start}.")
+        if mask & profile.bits(each.start):
+            raise ValueError(f"{name}: {each.profile} at {each.start} overlaps another.")
+        mask |= profile.bits(each.start)
+        compute += profile.compute
+    return compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

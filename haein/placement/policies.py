@@ -276,6 +276,8 @@ class _Measured:
 
 
 def _possible(state: State) -> int:
+    if state.layout:
+        return 0  # which of its instances of one profile is taken is all the same
     return sum(mig.copies(profile, max(0, state.mask)) * profile.memory for profile in mig.PROFILES)
 
 

@@ -103,7 +103,9 @@ def _explain_busy_gpus(rooms: Sequence[Room], request: Request) -> Explanation:
     kind, share = _kind(request), request.share
     if request.profile:
         if not fitting:
-            return Code.NO_INSTANCE, {"kind": kind, "profile": request.profile}
+            anew = any(not state.layout for room in rooms for state in room.candidates(request))
+            code = Code.NO_INSTANCE if anew else Code.INSTANCES_HELD
+            return code, {"kind": kind, "profile": request.profile}
         few: dict[str, str | int] = {"profile": request.profile, "gpus": request.gpus}
         return Code.FEW_INSTANCES, few | {"kind": kind, "fitting": fitting}
     if left >= share:
@@ -149,14 +151,13 @@ def _explain_impossible_gpus(rooms: Sequence[Room], request: Request) -> Explana
     models = sorted({state.model for room in rooms for state in room.states if state.model})
     if not any(room.states for room in rooms):
         return Code.NO_GPU, {"gpus": request.gpus}
-    of_model = [state for room in rooms for state in room.candidates(replace(request, profile=""))]
+    ask = devices.ask_of(request)
+    of_model = [state for room in rooms for state in room.states if ask.takes(state.model)]
     if not of_model:
         return Code.NO_MODEL, {"model": request.model, "models": ", ".join(models)}
     most = max(len(room.candidates(request)) for room in rooms)
     if not most:
-        profiles = sorted({name for state in of_model for name in mig.profiles(state.model)}) or ["-"]
-        missing: dict[str, str | int] = {"kind": _kind(request), "profile": request.profile}
-        return Code.NO_PROFILE, missing | {"profiles": ", ".join(profiles)}
+        return _explain_carved(of_model, request)
     largest = max(state.memory_mb for state in of_model)
     if largest < request.gpu_memory_mb:
         params = {"memory": sentences.memory(request.gpu_memory_mb), "most": sentences.memory(largest)}
@@ -164,6 +165,23 @@ def _explain_impossible_gpus(rooms: Sequence[Room], request: Request) -> Explana
     if request.gpu_memory_mb:
         most = max(room.tally(request)[0] for room in rooms)
     return Code.TOO_MANY_GPUS, {"gpus": request.gpus, "kind": _kind(request), "most": most}
+
+
+def _explain_carved(of_model: Sequence[State], request: Request) -> Explanation:
+    """None of these devices gives such slices, not even empty."""
+    profiles = sorted({name for state in of_model for name in _profiles(state)}) or ["-"]
+    params: dict[str, str | int] = {"kind": _kind(request), "profile": request.profile, "profiles": ", ".join(profiles)}
+    if not request.profile:
+        return Code.ONLY_INSTANCES, params
+    anew = any(state.carvable and not state.layout for state in of_model)
+    return Code.NO_PROFILE if anew else Code.NO_SUCH_INSTANCE, params
+
+
+def _profiles(state: State) -> frozenset[str]:
+    """Of the instances that the device could have."""
+    if state.layout:
+        return frozenset(name for name, _ in state.layout)
+    return frozenset(mig.profiles(state.model) if state.carvable else ())
 
 
 def _kind(request: Request) -> str:
@@ -185,14 +203,15 @@ def nearest(rooms: Sequence[Room], request: Request) -> Request | None:
 
     "The most" is the product of the parts kept of GPUs, share, CPUs and memory, so that no dimension is given up whole
     to keep another. Another model, pool or label is offered only where those asked for have nothing to give, and a
-    smaller profile only where none of the one asked for is left.
+    smaller profile only where none of the one asked for is left; an instance for a whole device or a share only where
+    there are devices that are carved for good.
     """
     cuts = [_cut(room, request) for room in rooms if room.admits(request)]
     _, best = max(cuts, key=lambda cut: cut[0], default=(0, None))
     if best is not None:
         return best
-    if request.gpus and request.profile:
-        for smaller in _smaller(rooms, request):
+    if request.gpus:
+        for smaller in _smaller(rooms, request) if request.profile else _instances(rooms, request):
             found = nearest(rooms, smaller)
             if found:
                 return found
@@ -219,6 +238,26 @@ def _smaller(rooms: Sequence[Room], request: Request) -> list[Request]:
                 compute, memory, name = max(below)
                 names[name] = (compute, memory)
     return [replace(request, profile=name) for name in sorted(names, key=lambda name: names[name], reverse=True)]
+
+
+def _instances(rooms: Sequence[Room], request: Request) -> list[Request]:
+    """Instances of devices that are carved for good, the largest first, that are no more than what was asked for."""
+    ask = devices.ask_of(request)
+    carved = {(state.model, state.memory_mb, state.layout) for room in rooms for state in room.states if state.layout}
+    found: dict[str, tuple[int, int]] = {}
+    for model, memory_mb, layout in carved:
+        if not ask.takes(model):
+            continue
+        for name in {name for name, _ in layout}:
+            profile = mig.profiles(model)[name]
+            most, of = (request.gpu_memory_mb, memory_mb) if request.gpu_memory_mb else (request.share, WHOLE)
+            if (
+                profile.compute * WHOLE <= request.share * mig.COMPUTE_SLICES
+                and profile.memory * of <= most * mig.MEMORY_SLICES
+            ):
+                found[name] = profile.compute, profile.memory
+    names = sorted(found, key=lambda name: (found[name], name), reverse=True)
+    return [replace(request, share=WHOLE, gpu_memory_mb=0, profile=name) for name in names]
 
 
 def _cut(room: Room, request: Request) -> tuple[int, Request | None]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from haein.placement import devices, mig
+from haein.placement import devices
 from haein.placement.cluster import Cluster
 from haein.placement.devices import State
 from haein.placement.kinds import Class, admits
 from haein.placement.mix import shape_of
-from haein.placement.model import DeviceState, Request, Snapshot
+from haein.placement.model import Request, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +27,7 @@ class Room:
     def candidates(self, request: Request) -> list[State]:
         """All devices of the model asked for that can be carved as asked for, the fullest first."""
         ask = devices.ask_of(request)
-        able = [
-            state
-            for state in self.states
-            if ask.takes(state.model) and (not ask.profile or ask.profile in mig.profiles(state.model))
-        ]
+        able = [state for state in self.states if devices.offers(state, ask)]
         return sorted(able, key=lambda state: state.idle)
 
     def tally(self, request: Request) -> tuple[int, int]:
@@ -62,13 +57,9 @@ def empty(snapshot: Snapshot, *, in_service: bool) -> list[Room]:
             Class(node.pool, node.labels),
             node.cpus,
             node.memory_mb,
-            _untouched(device for device in node.devices if device.usable or not in_service),
+            tuple([devices.emptied(device) for device in node.devices if device.usable or not in_service]),
         )
         for node in snapshot.nodes
         if node.usable or not in_service
     )
     return list(dict.fromkeys(rooms))
-
-
-def _untouched(given: Iterable[DeviceState]) -> tuple[State, ...]:
-    return tuple(devices.untouched(device) for device in given)

@@ -30,6 +30,9 @@ class Code(enum.StrEnum):
     NO_PROFILE = "no_profile"
     NO_INSTANCE = "no_instance"
     FEW_INSTANCES = "few_instances"
+    INSTANCES_HELD = "instances_held"
+    NO_SUCH_INSTANCE = "no_such_instance"
+    ONLY_INSTANCES = "only_instances"
     NO_GPU_MEMORY = "no_gpu_memory"
     LITTLE_GPU_MEMORY = "little_gpu_memory"
     GANG_NOW = "gang_now"
@@ -96,6 +99,14 @@ TEMPLATES: Mapping[Code, str] = {
     ),
     Code.FEW_INSTANCES: gettext_noop(
         "%(profile)s must fit on each of %(gpus)d %(kind)ss of one node; the best node has room for it on %(fitting)d."
+    ),
+    Code.INSTANCES_HELD: gettext_noop("The instances of %(profile)s here are all held."),
+    Code.NO_SUCH_INSTANCE: gettext_noop(
+        "No %(kind)s of the cluster has an instance of %(profile)s, and none can be carved anew; "
+        "the instances there are: %(profiles)s."
+    ),
+    Code.ONLY_INSTANCES: gettext_noop(
+        "Each %(kind)s of the cluster is carved for good and gives only its instances: %(profiles)s."
     ),
     Code.NO_GPU_MEMORY: gettext_noop("%(memory)s of one %(kind)s's memory were asked for; the largest has %(most)s."),
     Code.LITTLE_GPU_MEMORY: gettext_noop(

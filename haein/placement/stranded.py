@@ -175,7 +175,7 @@ def _units(ask: Ask) -> int:
 def _free(state: State) -> int:
     """Of what nobody holds, what some slice could still take: the free term of Law 2."""
     if state.mask != UNMASKED:
-        return mig.reachable(state.mask)[0] * _COMPUTE_SLICE
+        return state.reachable[0] * _COMPUTE_SLICE
     return state.remainder * _THOUSANDTH
 
 
@@ -185,6 +185,8 @@ def _lost(state: State, ask: Ask) -> Mapping[Why, int]:
     if not ask.takes(state.model) or (ask.profile and ask.profile not in mig.profiles(state.model)):
         return {Why.ELSEWHERE: free}
     rest = free - devices.room(state, ask) * _units(ask)
+    if state.layout or (ask.profile and not state.carvable):
+        return {Why.OTHERWISE: rest}
     if ask.profile:
         return {Why.NO_START if state.untouched or state.mask != UNMASKED else Why.OTHERWISE: rest}
     if state.mask != UNMASKED:

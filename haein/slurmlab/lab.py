@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from haein.slurmlab import configuration, processes
@@ -77,7 +78,7 @@ class Lab:
 
     def start(self) -> None:
         """Starts all of it, until its nodes take jobs; ends first what an earlier start left. Raises LabFailed."""
-        self._hold_possible()
+        self.hold_possible()
         self.end_leftovers()
         self.write()
         self._start_munge()
@@ -86,6 +87,7 @@ class Lab:
             self.start_accounting()
             self._make_accounts()
         self.start_controller()
+        self._lose_what_runs()
         for name in self.shape.names():
             self._spawn_node(name)
         _until(self._all_take_jobs, "its nodes take jobs", self._tail_of("slurmctld"))
@@ -93,6 +95,8 @@ class Lab:
 
     def stop(self) -> None:
         """Ends everything, jobs included, as when the power goes: what runs is lost, what waits is kept."""
+        if (controller := self._running.get("slurmctld")) and controller.poll() is None:
+            self._lose_what_runs()
         for name in ("slurmrestd", *self.shape.names()):
             self._kill(name)
         processes.kill_all(lambda: processes.work(self.folder))
@@ -162,13 +166,20 @@ class Lab:
         """The first daemon that ended by itself; empty while all run."""
         return next((name for name, process in self._running.items() if process.poll() is not None), "")
 
-    def _hold_possible(self) -> None:
+    def hold_possible(self) -> None:
+        """Raises LabFailed where Slurm is not installed, or the folder lies too deep for sockets."""
         wanted = (*PROGRAMS, *(ACCOUNTING_PROGRAMS if self.shape.accounting else ()))
         missing = [name for name in wanted if not shutil.which(name, path=PATH)]
         if missing:
             raise LabFailed(f"Slurm is not installed here: {', '.join(missing)} can't be found.")
         if len(os.fsencode(self.folder)) > LONGEST_FOLDER:
             raise LabFailed(f"{self.folder} is too deep for sockets: at most {LONGEST_FOLDER} bytes.")
+
+    def _lose_what_runs(self) -> None:
+        """Else the controller believes for minutes that jobs of which nothing is left go on. A node is up again as soon
+        as its slurmd is."""
+        with suppress(subprocess.CalledProcessError):
+            self.run("scontrol", "update", "nodename=ALL", "state=down", "reason=stopped")
 
     def _start_munge(self) -> None:
         run = self.folder / "run"
@@ -222,7 +233,7 @@ class Lab:
         self, name: str, command: list[str], *, log: str = "", account: tuple[int, int] | None = None, **more: str
     ) -> None:
         program = shutil.which(command[0], path=PATH)
-        assert program is not None  # _hold_possible has looked
+        assert program is not None  # hold_possible has looked
         environ = {**self.environ, "PATH": PATH, "LC_ALL": "C", processes.MARK: str(self.folder), **more}
         with self._log(log or name).open("ab") as output:
             self._running[name] = processes.spawn([program, *command[1:]], environ, output, account)

@@ -1,11 +1,11 @@
-"""`up` runs the whole house, `demo` a simulated one; `services [--var DIR] -- COMMAND` one command on its ground."""
+"""`up` runs the whole house, `demo` a populated one; `services [--var DIR] -- COMMAND` one command on its ground."""
 
 import sys
 from pathlib import Path
 
 from haein.supervisor.refusal import Refusal
 
-USAGE = "use: python -m haein.supervisor up | demo | services [--var DIR] -- COMMAND ..."
+USAGE = "use: python -m haein.supervisor up | demo [simulator | slurm] | services [--var DIR] -- COMMAND ..."
 
 
 def main(arguments: list[str]) -> int:
@@ -15,10 +15,10 @@ def main(arguments: list[str]) -> int:
             from haein.supervisor import up
 
             return up.run()
-        case ["demo"]:
+        case ["demo"] | ["demo", "simulator" | "slurm"]:
             from haein.supervisor import demo
 
-            return demo.run()
+            return demo.run(arguments[-1] if arguments[1:] else "simulator")
         case ["services", "--", *command] if command:
             from haein.supervisor import services
 

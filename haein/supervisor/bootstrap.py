@@ -1,8 +1,8 @@
 """Makes the Python environments that Haein needs, with nothing but a bare Python: the server's and the jobs'.
 
 `up` and `demo` make the server's and become the supervisor; `jobs` makes the jobs'; `test` makes both with the test
-packages and finds a browser. Each is made again when its lock file or its Python changes, and costs nothing when it did
-not.
+packages and finds a browser and a Slurm, which `demo slurm` needs too. Each is made again when its lock file or its
+Python changes, and costs nothing when it did not.
 """
 
 from __future__ import annotations  # so that an older Python gets as far as our sentence
@@ -28,25 +28,36 @@ LOCKS = {
     "test": ROOT / "requirements/test.txt",
     "jobs": ROOT / "requirements/jobs.txt",
 }
+# The cores of MariaDB rather than its servers: those would start one of their own beside ours.
+SLURM = (
+    *("slurmctld", "slurmd", "slurmdbd", "slurmrestd", "slurm-client", "slurm-wlm-basic-plugins"),
+    *("slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin", "munge", "mariadb-server-core", "mariadb-client-core"),
+)
+SLURM_PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "slurmrestd", "sbatch", "munged", "mariadbd", "mariadb")
+SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # not in the PATH of every ordinary user
 AGAIN = "then run make again"
 
 
 def main(arguments: list[str]) -> int:
-    command = arguments[0] if len(arguments) == 1 else ""
     os.umask(0o022)  # the accounts of the service and of the jobs read what is made here
-    if command in {"up", "demo"}:
+    if arguments in (["up"], ["demo"], ["demo", "simulator"], ["demo", "slurm"]):
+        if "slurm" in arguments:
+            slurm("This demonstration runs on a Slurm of its own")
         server_environment()
         os.chdir(ROOT)
         python = str(VENV / "bin/python")
-        os.execv(python, [python, "-m", "haein.supervisor", command])  # noqa: S606 - our own, with words of our own
-    elif command == "jobs":
+        os.execv(python, [python, "-m", "haein.supervisor", *arguments])  # noqa: S606 - our own, with words of our own
+    elif arguments == ["jobs"]:
         jobs_environment()
-    elif command == "test":
+    elif arguments == ["test"]:
         server_environment(with_tests=True)
         jobs_environment()
         browser()
+        slurm("The tests run on a Slurm of their own")
+    elif arguments[:1] == ["demo"]:
+        refuse(f"CLUSTER is {' '.join(arguments[1:])}: it must be simulator or slurm.")
     else:
-        refuse("use: python3 haein/supervisor/bootstrap.py up | demo | jobs | test")
+        refuse("use: python3 haein/supervisor/bootstrap.py up | demo [simulator | slurm] | jobs | test")
     return 0
 
 
@@ -156,6 +167,13 @@ def browser() -> None:
     names = ("chromium", "chromium-browser", "google-chrome")
     if not any(map(shutil.which, names)):
         apt_install(["chromium"], "The tests of pages need a Chromium")
+
+
+def slurm(why: str) -> None:
+    """Slurm's programs, of which nothing is started and nothing configured here."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_PROGRAMS}"
+    if not all(shutil.which(name, path=path) for name in SLURM_PROGRAMS):
+        apt_install(list(SLURM), why)
 
 
 def apt_install(packages: list[str], why: str) -> None:

@@ -13,7 +13,8 @@ from rest_framework import serializers
 
 from haein.lib import api
 from haein.tenants.scope import Scope
-from jobs import services, spec, wording
+from jobs import indexes, services, spec, wording
+from jobs.arrays import Array
 from jobs.models import Allocation, Attempt, Event, Job, Upload
 from jobs.occupancy import Holding
 from jobs.promises import When
@@ -37,6 +38,10 @@ _VARIABLES = {
 _ONE_LINE = "^[^\\x00-\\x1f\\x7f]*[!-~][^\\x00-\\x1f\\x7f]*$"
 
 
+_INDEX_RANGE = "[0-9]{1,9}(-[0-9]{1,9}(:[0-9]{1,9})?)?"
+_INDEXES = f"^({_INDEX_RANGE}( *, *{_INDEX_RANGE})*)?$"
+
+
 @extend_schema_field(_VARIABLES)
 class _Variables(serializers.DictField):
     pass
@@ -52,6 +57,7 @@ class _Variables(serializers.DictField):
             "a gang",
             {"name": "pretrain", "command": "./worker.sh", "workers": 4, "gpus": 8, "cpus": 32.0, "near": "rack"},
         ),
+        OpenApiExample("an array", {"name": "sweep", "command": "./try.sh $HAEIN_ARRAY_INDEX", "array": "0-9"}),
     ]
 )
 class JobSpec(api.Strict):
@@ -161,6 +167,13 @@ class JobSpec(api.Strict):
         default=list,
         max_length=20,
     )
+    array = api.Text(
+        required=False,
+        default="",
+        max_length=indexes.MOST_TEXT,
+        pattern=_INDEXES,
+        help_text=f"indexes, as 0-9, 1,3,7 or 0-30:10: a job for each, at most {indexes.MOST_MEMBERS}; empty: one job",
+    )
     upload = api.Identifier(required=False, allow_null=True, default=None, help_text="the id of an upload of your team")
     cloned_from = api.Identifier(
         required=False, allow_null=True, default=None, help_text="the job that this one repeats"
@@ -171,6 +184,25 @@ def spec_of(data: Mapping[str, Any]) -> Spec:
     """The spec that a valid JobSpec stands for."""
     same = {name: data[name] for name in data if name not in {"cpus", "upload", "cloned_from"}}
     return Spec(**{**same, "cpus": round(data["cpus"] * 1000)})
+
+
+class ArrayShape(serializers.Serializer[Any]):
+    """An array: jobs that were submitted at once and differ by their index."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    size = serializers.IntegerField(help_text="how many jobs it has")
+    states = serializers.DictField(child=serializers.IntegerField(), help_text="how many are in each state")
+    url = serializers.URLField(help_text="the page with its jobs")
+
+
+def array(row: Array) -> dict[str, Any]:
+    return {
+        **{name: getattr(row, name) for name in ("id", "name", "created_at", "size")},
+        "states": {state.value: row.states.get(state, 0) for state in State},
+        "url": f"{settings.HAEIN_URL}{reverse('jobs')}?array={row.id}",
+    }
 
 
 class UploadShape(serializers.ModelSerializer[Upload]):
@@ -197,6 +229,14 @@ class ExpectedStart(serializers.Serializer[Any]):
 
 def expected_start(when: When | None) -> dict[str, Any] | None:
     return {"p50": when.p50, "p90": when.p90, "as_of": when.as_of} if when else None
+
+
+class ArrayPlace(serializers.Serializer[Any]):
+    """The array that a job belongs to, and its index in it."""
+
+    id = serializers.UUIDField()
+    index = serializers.IntegerField()
+    size = serializers.IntegerField(allow_null=True, help_text="how many jobs it has; null in lists")
 
 
 class JobShape(serializers.Serializer[Any]):
@@ -228,6 +268,7 @@ class JobShape(serializers.Serializer[Any]):
     tags = serializers.ListField(child=serializers.CharField())
     upload = _JobUpload(allow_null=True)
     cloned_from = serializers.UUIDField(allow_null=True)
+    array = ArrayPlace(allow_null=True, help_text="null: it was submitted alone")
     state = serializers.ChoiceField(STATES)
     reason = serializers.CharField(allow_blank=True, help_text="why it is where it is, as a sentence")
     reason_code = serializers.CharField(allow_blank=True)
@@ -275,8 +316,10 @@ def with_outcome(jobs: QuerySet[Job]) -> QuerySet[Job]:
     )
 
 
-def job(row: Job, *, stands: Standing | None = None, alone: bool = False) -> dict[str, Any]:
-    """A JobShape; `alone`: with the numbers of this moment in its reason, which take a look at the whole cluster."""
+def job(row: Job, *, stands: Standing | None = None, size: int | None = None, alone: bool = False) -> dict[str, Any]:
+    """A JobShape; `size`: of its array; `alone`: with the numbers of this moment in its reason, at the price of a look
+    at the whole cluster.
+    """
     return {
         "id": row.pk,
         "name": row.name,
@@ -304,6 +347,7 @@ def job(row: Job, *, stands: Standing | None = None, alone: bool = False) -> dic
         "tags": row.tags,
         "upload": {"id": row.upload.pk, "name": row.upload.name, "size": row.upload.size} if row.upload else None,
         "cloned_from": row.cloned_from_id,
+        "array": {"id": row.array, "index": row.array_index, "size": size} if row.array else None,
         "state": row.state,
         "reason": services.why(row) if alone else wording.sentence(row.reason, row.reason_values),
         "reason_code": row.reason,
@@ -465,6 +509,19 @@ class _Holder(serializers.Serializer[Any]):
     job = api.Named(allow_null=True, help_text="null: another team's")
 
 
+class _Outside(serializers.Serializer[Any]):
+    share = serializers.IntegerField(help_text=_SHARE)
+    profile = serializers.CharField(allow_blank=True, help_text="of a MIG instance")
+    start = serializers.IntegerField(allow_null=True, help_text="the memory slice where a MIG instance starts")
+    work = serializers.CharField(allow_null=True, help_text="what it is to the engine below; null: not an operator")
+    owner = serializers.CharField(allow_null=True, help_text="whose it is there; null: not an operator")
+
+
+class _Instance(serializers.Serializer[Any]):
+    profile = serializers.CharField()
+    start = serializers.IntegerField(help_text="the memory slice where it starts")
+
+
 class _Device(serializers.Serializer[Any]):
     index = serializers.IntegerField()
     model = serializers.CharField()
@@ -477,6 +534,8 @@ class _Device(serializers.Serializer[Any]):
     used = serializers.IntegerField(help_text="thousandths: the sum of its holders' shares")
     free = serializers.IntegerField(help_text="thousandths")
     holders = _Holder(many=True)
+    outside = _Outside(many=True, help_text="work that was not submitted here")
+    layout = _Instance(many=True, help_text="carved for good: the instances that it gives, and nothing else")
 
 
 class NodeShape(serializers.Serializer[Any]):
@@ -494,6 +553,7 @@ class NodeShape(serializers.Serializer[Any]):
     rack = serializers.CharField(allow_blank=True, help_text="empty: not known")
     pod = serializers.CharField(allow_blank=True, help_text="empty: not known")
     drained = serializers.BooleanField(help_text="whether it takes no new work")
+    problem = serializers.CharField(allow_blank=True, help_text="why the engine below gives it no work; empty: it does")
     devices = _Device(many=True)
 
 

@@ -21,7 +21,7 @@ from haein.lib.errors import Invalid, NotFound
 from haein.tenants.api import IDEMPOTENCY, Door, once
 from haein.tenants.models import Token
 from haein.tenants.scope import Scope
-from jobs import search, services, standing, uploads
+from jobs import arrays, search, services, standing, uploads
 from jobs.api import shapes
 from jobs.models import Attempt, Event, Job, Upload
 from jobs.states import State
@@ -40,7 +40,11 @@ def found(job_id: UUID, scope: Scope) -> Job:
 
 def shown(row: Job, scope: Scope) -> dict[str, Any]:
     stands = standing.of(row, scope, now=clock.now()) if row.state == State.QUEUED else None
-    return shapes.job(row, stands=stands, alone=True)
+    return shapes.job(row, stands=stands, size=_size(row), alone=True)
+
+
+def _size(row: Job) -> int | None:
+    return arrays.sizes([row.array]).get(row.array) if row.array else None
 
 
 class JobQuery(api.PageQuery):
@@ -51,6 +55,7 @@ class JobQuery(api.PageQuery):
     )
     q = serializers.CharField(required=False, help_text="words of the name or the command")
     tag = serializers.CharField(required=False)
+    array = serializers.UUIDField(required=False, help_text="the id of an array: its jobs alone")
 
 
 class JobsView(Door):
@@ -63,12 +68,16 @@ class JobsView(Door):
     def get(self, request: Request) -> Response:
         query = api.asked(request, JobQuery)
         rows = search.find(
-            scope=self.reach, words=query.get("q", ""), state=query.get("state", ""), tag=query.get("tag", "")
+            scope=self.reach,
+            words=query.get("q", ""),
+            state=query.get("state", ""),
+            tag=query.get("tag", ""),
+            array=query.get("array"),
         )
         return api.Pages().answer(request, self, shapes.with_outcome(rows), shapes.job)
 
     @extend_schema(
-        operation_id="submit_job", tags=["jobs"], summary="Submit a job", request=shapes.JobSpec,
+        operation_id="submit_job", tags=["jobs"], summary="Submit a job, or an array of them", request=shapes.JobSpec,
         parameters=[IDEMPOTENCY, LOCATION], responses={201: shapes.JobShape},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
@@ -87,7 +96,9 @@ class JobsView(Door):
                 raise Invalid({"cloned_from": _("There is no such job.")})
         job = services.submit(scope=self.reach, spec=spec, upload=upload, cloned_from=original)
         return Response(
-            shapes.job(job, alone=False), status=201, headers={"Location": reverse("api_job", args=[job.pk])}
+            shapes.job(job, size=_size(job), alone=False),
+            status=201,
+            headers={"Location": reverse("api_job", args=[job.pk])},
         )
 
 
@@ -122,6 +133,29 @@ class RetryView(Door):
     def post(self, request: Request, job_id: UUID) -> Response:
         services.retry(found(job_id, self.reach), scope=self.reach)
         return Response(shown(found(job_id, self.reach), self.reach))
+
+
+class ArrayView(Door):
+    scopes: ClassVar = {"GET": READ}
+
+    @extend_schema(
+        operation_id="get_array", tags=["jobs"], summary="An array, and how many of its jobs are in each state",
+        responses=shapes.ArrayShape,
+    )  # fmt: skip
+    def get(self, request: Request, array_id: UUID) -> Response:
+        return Response(shapes.array(arrays.get(array_id, scope=self.reach)))
+
+
+class ArrayCancelView(Door):
+    scopes: ClassVar = {"POST": WRITE}
+
+    @extend_schema(
+        operation_id="cancel_array", tags=["jobs"], summary="Ask for the end of all its jobs that have not ended",
+        request=None, responses=shapes.ArrayShape,
+    )  # fmt: skip
+    def post(self, request: Request, array_id: UUID) -> Response:
+        services.cancel_array(array_id, scope=self.reach)
+        return Response(shapes.array(arrays.get(array_id, scope=self.reach)))
 
 
 class AttemptsView(Door):

@@ -245,7 +245,10 @@ class Allocation(Owned):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["attempt", "rank", "device"], name="allocation_once"),
+            # Several instances of one device only where an engine that chooses them itself has given a worker so many.
+            models.UniqueConstraint(
+                fields=["attempt", "rank", "device", "start"], nulls_distinct=False, name="allocation_once"
+            ),
             models.CheckConstraint(condition=Q(units__gt=0), name="allocation_units"),
             models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="allocation_weight"),
             # Law 2 in the database itself, as far as a start says it: no two instances begin at one memory slice.

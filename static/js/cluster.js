@@ -9,6 +9,7 @@ const canvas = document.getElementById("map");
 const filters = document.getElementById("filters");
 const said = document.getElementById("map-said");
 const shown = document.getElementById("map-shown");
+const outside = document.getElementById("key-outside");
 const tip = document.getElementById("map-tip");
 const scroll = document.getElementById("map-scroll");
 const map = new HeatMap({ canvas, scroll, space: document.getElementById("map-space") });
@@ -26,6 +27,7 @@ live.on("frame", ({ bytes }) => {
     const first = !canvas.dataset.frames;
     const changed = map.show(waiting);
     waiting = null;
+    outside.hidden = !map.outside;
     if (filtered() || first) filter();
     canvas.dataset.frames = Number(canvas.dataset.frames || 0) + 1;
     canvas.dataset.drawMs = (performance.now() - begun).toFixed(2);

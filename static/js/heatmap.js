@@ -12,6 +12,7 @@ const DRAINED = 16;
 const STEPS = 250;
 const SLOTS = 8;
 const HEADER = 4;
+const COLUMNS = 4;
 
 const PER_ROW = 8;
 const SIZES = [36, 28, 22, 18, 15, 12, 10, 8, 7, 6];
@@ -28,7 +29,9 @@ const INKS = {
   surface: "--sunken",
   line: "--control-line",
   held: "--accent",
+  outside: "--outside",
   carved: "--active",
+  open: "--line-strong",
   bad: "--bad",
   badSoft: "--bad-soft",
   drained: "--waiting",
@@ -93,11 +96,17 @@ export class HeatMap {
     return this.#fits ? this.#fits.reduce((sum, one) => sum + one, 0) : this.count;
   }
 
+  /** Whether work that was not submitted here holds any of it. */
+  get outside() {
+    return Boolean(this.#frame?.subarray(3 * this.count).some(Boolean));
+  }
+
   nodeOf(cell) {
     return this.#cells[cell]?.node;
   }
 
-  /** Take a layout: {models, nodes: [[name, pod, rack, pool, [[model, first index, how many]]]]}. */
+  /** Take a layout: {models, nodes: [[name, pod, rack, pool, [[model, first index, how many]]]]}; of devices that are
+      carved for good a run has their instances' memory slices and starts, too. */
   place({ models, nodes }) {
     this.#nodes = [];
     this.#cells = [];
@@ -110,9 +119,9 @@ export class HeatMap {
       const key = rack || node;
       if (!racks.has(key)) racks.set(key, { name: rack, nodes: [] });
       racks.get(key).nodes.push(node);
-      for (const [model, first, many] of runs)
+      for (const [model, first, many, mask = 0, starts = 0] of runs)
         for (let index = first; index < first + many; index++)
-          this.#cells.push({ node, index, model: models[model], at: node.count++ });
+          this.#cells.push({ node, index, model: models[model], mask, starts, at: node.count++ });
       this.#nodes.push(node);
     }
     this.#pods = [...pods.values()].map(({ name, racks }) => ({ name, racks: [...racks.values()].sort(byName) }));
@@ -130,7 +139,7 @@ export class HeatMap {
   show(bytes) {
     const before = this.#frame;
     const columns = bytes.subarray(HEADER);
-    if (columns.length !== 3 * this.count) return new Set();
+    if (columns.length !== COLUMNS * this.count) return new Set();
     this.#frame = columns;
     if (!before) {
       this.draw();
@@ -163,7 +172,7 @@ export class HeatMap {
 
   #same(before, cell) {
     const all = this.count;
-    for (let at = cell; at < 3 * all; at += all) if (before[at] !== this.#frame[at]) return false;
+    for (let at = cell; at < COLUMNS * all; at += all) if (before[at] !== this.#frame[at]) return false;
     return true;
   }
 
@@ -174,20 +183,23 @@ export class HeatMap {
   }
 
   #stateWords(cell) {
-    const [flags, second, third] = this.#bytes(cell);
+    const [flags, second, third, outside] = this.#bytes(cell);
     const parts = [];
     if (flags & BROKEN) parts.push(say("mapUnusable"));
     if (flags & DRAINED) parts.push(say("mapDrained"));
     if (flags & CARVED) parts.push(say("mapCarved", { n: bits(third), slices: bits(second) }));
-    else if ((flags & 3) === FULL) parts.push(say("mapFull", { n: third }));
-    else if (second) parts.push(say("mapPartly", { percent: number((second * 100) / STEPS), n: third }));
-    else if (!parts.length) parts.push(say("mapFree"));
+    else if ((flags & 3) === FULL && !outside) parts.push(say("mapFull", { n: third }));
+    else if (second > outside)
+      parts.push(say("mapPartly", { percent: number(((second - outside) * 100) / STEPS), n: third }));
+    else if (!parts.length && !outside) parts.push(say("mapFree"));
+    if (outside && flags & CARVED) parts.push(say("mapOutsideSlices", { slices: bits(outside) }));
+    else if (outside) parts.push(say("mapOutside", { percent: number((outside * 100) / STEPS) }));
     return parts.join(", ");
   }
 
   #bytes(cell) {
     const all = this.count;
-    return [this.#frame[cell], this.#frame[cell + all], this.#frame[cell + 2 * all]];
+    return [this.#frame[cell], this.#frame[cell + all], this.#frame[cell + 2 * all], this.#frame[cell + 3 * all]];
   }
 
   /* The largest cells with which all of it is in view; the smallest where there are none. */
@@ -230,7 +242,7 @@ export class HeatMap {
     for (const pod of this.#pods) {
       for (const rack of pod.racks) {
         rack.width = this.#block.width;
-        rack.top = rack.name && named;
+        rack.top = rack.name ? named : 0;
         rack.height = rack.top + rack.nodes.length * step;
       }
       const size = flow(pod.racks, width, gap);
@@ -293,14 +305,20 @@ export class HeatMap {
     const pen = this.#pen;
     const size = this.#size;
     const { x, y } = this.#at(cell);
-    const [flags, second, third] = this.#bytes(cell);
+    const [flags, second, third, outside] = this.#bytes(cell);
     if (wipe) pen.clearRect(x - 1, y - 1, size + 2, size + 2);
     pen.globalAlpha = this.#fits && !this.#fits[cell] ? 0.15 : 1;
     this.#fill(flags & BROKEN ? this.#ink.badSoft : this.#ink.surface, x, y, size, size);
-    if (flags & CARVED) this.#instances(second, third, x, y);
-    else if (second) {
+    if (flags & CARVED) {
+      const { mask, starts } = this.#cells[cell];
+      this.#instances(mask, starts & ~third, starts, x, y, this.#ink.open);
+      this.#instances(second, third & ~outside, third, x, y, this.#ink.carved);
+      this.#instances(second, third & outside, third, x, y, this.#ink.outside);
+    } else if (second) {
       const tall = Math.max(2, Math.round((size * second) / STEPS));
-      this.#fill(this.#ink.held, x, y + size - tall, size, tall);
+      this.#fill(outside ? this.#ink.outside : this.#ink.held, x, y + size - tall, size, tall);
+      const ours = outside ? Math.round((size * (second - outside)) / STEPS) : 0;
+      if (ours) this.#fill(this.#ink.held, x, y + size - ours, size, ours);
     }
     const edge = flags & BROKEN ? this.#ink.bad : flags & DRAINED ? this.#ink.drained : this.#ink.line;
     if (flags & BROKEN) this.#strokes(this.#ink.bad, x, y, true);
@@ -325,15 +343,15 @@ export class HeatMap {
     this.#pen.fillRect(x, y, width, height);
   }
 
-  /* From left to right, by memory slices, with a gap before each instance. */
-  #instances(mask, starts, x, y) {
+  /* From left to right, by memory slices, with a gap before each instance: those of `all` that have these starts. */
+  #instances(mask, starts, all, x, y, ink) {
     const slot = this.#size / SLOTS;
     const gap = this.#size >= LEAST_COARSE ? 1 : 0.5;
     for (let start = 0; start < SLOTS; start++) {
       if (!(starts & (1 << start))) continue;
       let end = start + 1;
-      while (end < SLOTS && mask & (1 << end) && !(starts & (1 << end))) end++;
-      this.#fill(this.#ink.carved, x + start * slot + gap, y + 1, (end - start) * slot - gap, this.#size - 2);
+      while (end < SLOTS && mask & (1 << end) && !(all & (1 << end))) end++;
+      this.#fill(ink, x + start * slot + gap, y + 1, (end - start) * slot - gap, this.#size - 2);
     }
   }
 

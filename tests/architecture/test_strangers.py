@@ -52,6 +52,10 @@ API_OF_A_JOB = {
     *("api_job", "api_job_cancel", "api_job_retry", "api_job_attempts", "api_job_events", "api_job_logs"),
     *("api_job_files", "api_job_file", "api_job_metrics", "api_job_cost"),
 }
+# Of one array: whoever may not see its jobs is told that there is none.
+OF_AN_ARRAY = {"array_cancel"}
+API_OF_AN_ARRAY = {"api_array", "api_array_cancel"}
+VERBS = {"api_job_cancel", "api_job_retry", "api_array_cancel"}
 # For operators; others are told that there is no such page.
 OPERATORS = {"prices", "quotas", "replays", "repack", "windows"}
 # Of one node: its holders are named to their own team alone.
@@ -86,6 +90,7 @@ def routes(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
 def test_every_route_says_what_a_stranger_finds_there() -> None:
     known = OPEN | OWN | OPERATORS | OF_A_REPLAY | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_A_TOKEN
     known |= API_OPEN | API_OWN | API_OF_A_JOB | API_OF_A_QUOTA | OF_A_WINDOW | API_OF_A_WINDOW | API_ON_A_REPACK
+    known |= OF_AN_ARRAY | API_OF_AN_ARRAY
     assert {str(route.name) for route in routes()} == known
     assert {str(route.pattern) for route in sockets} == SOCKETS_OWN | SOCKETS_OF_A_JOB | SOCKETS_OF_OPERATORS
 
@@ -94,9 +99,10 @@ def test_a_route_that_takes_an_id_is_of_a_job_or_of_a_token() -> None:
     with_id = {str(route.name): set(route.pattern.converters) for route in routes() if route.pattern.converters}
     assert {name for name, ids in with_id.items() if "job_id" in ids} == OF_A_JOB | API_OF_A_JOB
     assert {name for name, ids in with_id.items() if "quota_id" in ids} == API_OF_A_QUOTA
+    assert {name for name, ids in with_id.items() if "array_id" in ids} == OF_AN_ARRAY | API_OF_AN_ARRAY
     assert {name for name, ids in with_id.items() if "repack_id" in ids} == ON_A_REPACK | API_ON_A_REPACK
     others = set(with_id) - OF_A_JOB - API_OF_A_JOB - API_OF_A_QUOTA - OPEN
-    others -= OF_A_WINDOW | API_OF_A_WINDOW | ON_A_REPACK | API_ON_A_REPACK
+    others -= OF_AN_ARRAY | API_OF_AN_ARRAY | OF_A_WINDOW | API_OF_A_WINDOW | ON_A_REPACK | API_ON_A_REPACK
     assert others == OF_A_TOKEN | OF_A_NODE | ON_A_NODE | OF_A_REPLAY | {"example"}
 
 
@@ -105,7 +111,7 @@ def secret(big: None, alice: Person, submit: Submit) -> Job:
     """A job of Alice's that has run and runs again: with a file, a bill, a log, and words that nobody else uses."""
     file = uploads.keep(BytesIO(b"x"), team=alice.team, name="xyzzy-file.py", size=1)
     words = {"name": "xyzzy-name", "command": "xyzzy-command", "tags": ["xyzzy-tag"], "variables": {"XYZZY": "xyzzy"}}
-    job = submit(alice, upload=file, **words)
+    job = submit(alice, upload=file, array="7", **words)
     other = submit(alice, **words)
     now = clock.now()
     scheduling.run_pass(now=now, ready=frozenset({"python"}))
@@ -116,7 +122,13 @@ def secret(big: None, alice: Person, submit: Submit) -> Job:
 
 
 def no_word_of_it(body: str, job: Job) -> None:
-    ids = [job.pk, job.team_id, job.submitted_by_id, *Attempt.objects.filter(job=job).values_list("pk", flat=True)]
+    ids = [
+        job.pk,
+        job.array,
+        job.team_id,
+        job.submitted_by_id,
+        *Attempt.objects.filter(job=job).values_list("pk", flat=True),
+    ]
     found = re.search("|".join(["xyzzy", "alice", "acme", "vision", job.short_id, *map(str, ids)]), body, re.IGNORECASE)
     assert not found, body[max(0, found.start() - 200) : found.end() + 200]
 
@@ -152,9 +164,16 @@ def a_repack(job: Job) -> Repack:
     return found
 
 
+def api_address(name: str, job: Job) -> str:
+    where = reverse(name, args=[job.array if name in API_OF_AN_ARRAY else job.pk])
+    return f"{where}?path=x" if name == "api_job_file" else where
+
+
 def address(name: str, job: Job) -> str:
     if name in OF_A_JOB:
         return reverse(name, args=[job.pk])
+    if name in OF_AN_ARRAY | API_OF_AN_ARRAY:
+        return reverse(name, args=[job.array])
     if name in OF_A_NODE | ON_A_NODE:
         return reverse(name, args=["node1"])
     if name in ON_A_REPACK:
@@ -166,7 +185,9 @@ def address(name: str, job: Job) -> str:
     return reverse(name, args=["digits"] if name == "example" else [])
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | OF_A_WINDOW | ON_A_REPACK))
+@pytest.mark.parametrize(
+    "name", sorted(OF_A_JOB | OPERATORS | ON_A_NODE | OF_A_REPLAY | OF_A_WINDOW | ON_A_REPACK | OF_AN_ARRAY)
+)
 def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job, name: str) -> None:
     before = Event.objects.count()
     answers = [ask(address(name, secret)) for ask in (charlie.client.get, charlie.client.post)]
@@ -179,13 +200,13 @@ def test_charlie_is_told_that_there_is_no_such_page(charlie: Person, secret: Job
 
 
 @pytest.mark.parametrize("way", ["token", "session"])
-@pytest.mark.parametrize("name", sorted(API_OF_A_JOB))
+@pytest.mark.parametrize("name", sorted(API_OF_A_JOB | API_OF_AN_ARRAY))
 def test_charlies_program_is_told_that_there_is_no_such_job(charlie: Person, secret: Job, name: str, way: str) -> None:
     before = Event.objects.count()
     client, headers = charlie.client, {}
     if way == "token":
         client, headers = Client(), {"Authorization": f"Bearer {Program(charlie).text}"}
-    where = reverse(name, args=[secret.pk]) + ("?path=x" if name == "api_job_file" else "")
+    where = api_address(name, secret)
     answers = [ask(where, headers=headers) for ask in (client.get, client.post)]
     assert {answer.status_code for answer in answers} <= {404, 405}
     assert 404 in {answer.status_code for answer in answers}
@@ -243,9 +264,9 @@ def test_charlies_program_can_use_nothing_of_alices(charlie: Person, secret: Job
     assert Job.objects.filter(team=charlie.team).count() == 0
 
 
-@pytest.mark.parametrize("name", sorted(API_OWN | API_OF_A_JOB))
+@pytest.mark.parametrize("name", sorted(API_OWN | API_OF_A_JOB | API_OF_AN_ARRAY))
 def test_nobodys_program_is_told_to_sign_in(secret: Job, name: str) -> None:
-    where = reverse(name, args=[secret.pk] if name in API_OF_A_JOB else [])
+    where = reverse(name) if name in API_OWN else api_address(name, secret)
     for ask in (Client().get, Client().post, Client().delete, Client().put, Client().options):
         answer = ask(where)
         assert answer.status_code == 401
@@ -261,10 +282,9 @@ def test_charlies_program_is_told_that_there_is_no_such_window(charlie: Person, 
     assert Window.objects.get().cancelled_at is None
 
 
-@pytest.mark.parametrize("name", sorted(API_OF_A_JOB - {"api_job_cancel", "api_job_retry"}))
+@pytest.mark.parametrize("name", sorted((API_OF_A_JOB | API_OF_AN_ARRAY) - VERBS))
 def test_bobs_program_is_told_more(bob: Person, secret: Job, name: str) -> None:
-    where = reverse(name, args=[secret.pk]) + ("?path=x" if name == "api_job_file" else "")
-    answer = Program(bob).get(where)
+    answer = Program(bob).get(api_address(name, secret))
     assert answer.status_code == (404 if name == "api_job_file" else 200)
     if answer.status_code == 404:
         assert "file" in answer.json()["detail"]
@@ -311,13 +331,24 @@ def test_a_reservation_is_shown_to_its_team_and_to_operators(
         assert (seen["id"], seen["made_by"]) == (str(window.pk), by)
 
 
+def test_a_list_of_an_array_of_alices_is_no_page_for_charlie(bob: Person, charlie: Person, secret: Job) -> None:
+    where = f"/jobs/?array={secret.array}"
+    assert "xyzzy-name" in bob.client.get(where).content.decode()
+    told = charlie.client.get(where)
+    assert told.status_code == 404
+    no_word_of_it(told.content.decode(), secret)
+    assert charlie.client.get("/jobs/?array=none").status_code == 404
+    assert Program(charlie).get(f"jobs?array={secret.array}").json()["results"] == []
+
+
 def test_bob_reads_them(bob: Person, secret: Job) -> None:
     for name in ("overview", "jobs", "billing"):
         assert "xyzzy-name" in bob.client.get(reverse(name)).content.decode()
 
 
 @pytest.mark.parametrize(
-    "name", sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_WINDOW | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK)
+    "name",
+    sorted(OWN | OPERATORS | OF_A_REPLAY | OF_A_WINDOW | OF_A_JOB | OF_A_NODE | ON_A_NODE | ON_A_REPACK | OF_AN_ARRAY),
 )
 def test_nobody_is_asked_to_sign_in(client: Any, secret: Job, name: str) -> None:
     for ask in (client.get, client.post):

@@ -53,7 +53,7 @@ WRONG = [
     ("gpus: 1", "gpus is no field of a job: it belongs within resources"),
     ("enviroment: x", "enviroment is no field of a job: did you mean environment?"),
     ("run: python x.py", "run is no field of a job: here it is command"),
-    ("zzz: 1", "zzz is no field of a job: there are checkpoints, command, environment"),
+    ("zzz: 1", "zzz is no field of a job: there are array, checkpoints, command"),
     ("time_limit: soon", 'time_limit is "soon": write a time such as 30m, 2h or 1d 12h'),
     ("time_limit: 1:30", "time_limit is 1:30: write a time such as"),
     ("time_limit: 91d", 'time_limit is "91d": from 1s to 90d is possible'),

@@ -34,19 +34,19 @@ pytestmark = pytest.mark.django_db
 Submit = Callable[..., Job]
 
 
-def columns() -> dict[str, tuple[int, int, int]]:
+def columns() -> dict[str, tuple[int, ...]]:
     """What the frame says of each device, by its name."""
     picture = heatmap.picture(occupancy.now())
     told = json.loads(picture.layout)
     names = [
         f"{name}/gpu{index}"
         for name, _pod, _rack, _pool, runs in told["nodes"]
-        for _model, first, many in runs
+        for _model, first, many, *_carving in runs
         for index in range(first, first + many)
     ]
     body, count = picture.frame[4:], len(names)
-    assert len(body) == 3 * count
-    return dict(zip(names, zip(body[:count], body[count : 2 * count], body[2 * count :], strict=True), strict=True))
+    assert len(body) == 4 * count
+    return dict(zip(names, zip(*(body[at * count :][:count] for at in range(3)), strict=True), strict=True))
 
 
 @pytest.fixture

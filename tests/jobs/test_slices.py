@@ -155,7 +155,7 @@ def test_a_gang_starts_in_one_attempt_on_as_many_nodes_or_not_at_all(alice: Pers
     rows = held(gang)
     assert len(rows) == 32
     assert all(row.device.node == nodes[row.rank] for row in rows)
-    launch = lifecycle._launch_of(attempt)
+    launch = lifecycle._launch_of(attempt, {})
     assert [place.node for place in launch.places] == [node.name for node in nodes]
     assert [len(place.slices) for place in launch.places] == [8] * 4
     used = snapshots.used_by_node()

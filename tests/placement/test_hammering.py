@@ -13,13 +13,20 @@ from haein.placement import books
 from haein.placement.cluster import Cluster
 from haein.placement.ledger import Kind
 from haein.placement.mix import Mix, shape_of
-from haein.placement.model import DeviceState, Gang, Near, NodeState, Placement, Request, Snapshot
+from haein.placement.model import DeviceState, Gang, Instance, Near, NodeState, Placement, Request, Snapshot
 from haein.placement.policies import POLICIES
 
 from .test_mig import published_layouts
 
 LAYOUTS = published_layouts("B200-180GB")
 MEMORY_MB = 180_000
+# B200s that somebody else has carved for good, by what they are called here.
+CARVED = {
+    "sevenths": tuple(Instance("1g.23gb", start) for start in range(7)),
+    "halves": (Instance("3g.90gb", 0), Instance("3g.90gb", 4)),
+    "mixed": (Instance("1g.45gb", 0), Instance("1g.23gb", 2), Instance("3g.90gb", 4)),
+}
+KINDS = ["B200", "B200", "L4", *CARVED]
 
 
 def cluster_of(models: list[list[str]]) -> Snapshot:
@@ -35,21 +42,26 @@ def cluster_of(models: list[list[str]]) -> Snapshot:
                 usable=True,
                 rack=f"r{at % 2}",
                 pool="night" if at == 1 else "",
-                devices=tuple(
-                    DeviceState(
-                        id=f"n{at}/{index}",
-                        node=f"n{at}",
-                        model=model,
-                        free=1000,
-                        usable=True,
-                        memory_mb=MEMORY_MB if model == "B200" else 0,
-                        free_memory_mb=MEMORY_MB if model == "B200" else 0,
-                    )
-                    for index, model in enumerate(each)
-                ),
+                devices=tuple(device(f"n{at}", index, model) for index, model in enumerate(each)),
             )
             for at, each in enumerate(models)
         )
+    )
+
+
+def device(node: str, index: int, model: str) -> DeviceState:
+    layout = CARVED.get(model, ())
+    memory_mb = 0 if model == "L4" else MEMORY_MB
+    return DeviceState(
+        id=f"{node}/{index}",
+        node=node,
+        model="B200" if layout else model,
+        capacity=56 if layout else 1000,
+        free=56 if layout else 1000,
+        usable=True,
+        memory_mb=memory_mb,
+        free_memory_mb=0 if layout else memory_mb,
+        layout=layout,
     )
 
 
@@ -78,7 +90,7 @@ GANG = st.builds(Gang, each=ASKED, members=st.integers(2, 4), near=st.sampled_fr
 
 class Hammering(RuleBasedStateMachine):
     @initialize(
-        models=st.lists(st.lists(st.sampled_from(["B200", "B200", "L4"]), max_size=4), min_size=1, max_size=4),
+        models=st.lists(st.lists(st.sampled_from(KINDS), max_size=4), min_size=1, max_size=4),
         policy=st.sampled_from(sorted(POLICIES)),
         mix=st.lists(ASKED, max_size=5),
     )
@@ -165,6 +177,20 @@ class Hammering(RuleBasedStateMachine):
                 layout = frozenset((each.profile, each.start) for each in device.slices)
                 assert layout in LAYOUTS
                 assert layout == held.get(device.id, set())
+
+    @invariant()
+    def what_is_carved_for_good_gives_its_instances_and_nothing_else(self) -> None:
+        shared = {
+            grant.device_id
+            for _, made in self.running.values()
+            for placement in made
+            for grant in placement.grants
+            if not grant.profile
+        }
+        for device in (device for node in self.cluster.snapshot().nodes for device in node.devices if device.layout):
+            assert device.capacity == 56
+            assert set(device.slices) <= set(device.layout)
+            assert device.id not in shared
 
 
 TestHammering = Hammering.TestCase

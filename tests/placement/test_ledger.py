@@ -68,9 +68,12 @@ def test_it_balances_a_device_by_kind() -> None:
         Holding("gpu", 200, Kind.BILLABLE),
         Holding("gpu", 100, Kind.UNBILLED),
         Holding("gpu", 50, Kind.RESERVED),
+        Holding("gpu", 150, Kind.OUTSIDE),
     ]
-    assert check([Capacity("gpu", 1000)], holdings, free={"gpu": 350}) == {
-        "gpu": Balance("gpu", 1000, billable=500, unbilled=100, reserved=50, drained=0, unusable=0, free=350)
+    assert check([Capacity("gpu", 1000)], holdings, free={"gpu": 200}) == {
+        "gpu": Balance(
+            "gpu", 1000, billable=500, unbilled=100, outside=150, reserved=50, drained=0, unusable=0, free=200
+        )
     }
 
 

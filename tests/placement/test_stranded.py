@@ -12,10 +12,11 @@ from haein.placement import books, mig, stranded
 from haein.placement.cluster import Cluster
 from haein.placement.ledger import Kind
 from haein.placement.mix import Mix
-from haein.placement.model import WHOLE, DeviceState, Grant, NodeState, Request, Snapshot
+from haein.placement.model import WHOLE, DeviceState, Grant, Instance, NodeState, Request, Snapshot
 from haein.placement.policies import HAEIN
 from haein.placement.stranded import GPU, Why
 
+from .test_layouts import SEVENTHS, fixed
 from .test_slices import b200, slice_
 from .worlds import ask, node
 
@@ -44,7 +45,12 @@ def device(draw: st.DrawFn, name: str, index: int) -> DeviceState:
     )
     if base.model == "B200" and draw(st.booleans()):
         (carved,) = b200(name, draw(st.sampled_from(LAYOUTS))).devices
-        return replace(base, capacity=56, free=carved.free, free_memory_mb=0, slices=carved.slices)
+        layout: tuple[Instance, ...] = ()
+        if draw(st.booleans()):
+            layout = carved.slices
+            held = tuple(each for each in layout if draw(st.booleans()))
+            carved = carved.carved(held)
+        return replace(base, capacity=56, free=carved.free, free_memory_mb=0, slices=carved.slices, layout=layout)
     units = draw(st.one_of(st.sampled_from([0, 250, 500, WHOLE]), st.integers(0, WHOLE)))
     left = whole if units == WHOLE else draw(st.integers(0, whole))
     return replace(base, free=units, free_memory_mb=left)
@@ -91,6 +97,8 @@ def slots(each: DeviceState, asked: Request) -> int:
         profile = mig.profiles(each.model).get(asked.profile)
         if profile is None or (each.capacity == WHOLE and (each.free, each.free_memory_mb) != (WHOLE, each.memory_mb)):
             return 0
+        if each.layout:
+            return sum(one.profile == asked.profile for one in each.layout if one not in each.slices)
         taken = {slot for one in each.slices for slot in spread(each.model, one.profile, one.start)}
         found = 0
         for start in profile.starts:
@@ -99,7 +107,7 @@ def slots(each: DeviceState, asked: Request) -> int:
                 taken |= wanted
                 found += 1
         return found
-    if each.slices:
+    if each.slices or each.layout:
         return 0
     units, memory = (WHOLE, each.memory_mb) if each.capacity != WHOLE else (each.free, each.free_memory_mb)
     needed = each.memory_mb if asked.share == WHOLE else asked.gpu_memory_mb or each.memory_mb * asked.share // WHOLE
@@ -201,6 +209,8 @@ def shared(name: str, units: int, free_mb: int) -> NodeState:
         ([b200("a", (("1g.23gb", 0),))], slice_("4g.90gb"), {Why.NO_START: 6 / 7}),
         ([node("a", 500)], slice_("1g.23gb"), {Why.OTHERWISE: 0.5}),
         ([shared("a", 800, 1000)], ask(1, 400), {Why.GPU_MEMORY: 0.8}),
+        ([fixed("a", SEVENTHS)], ask(1), {Why.OTHERWISE: 1}),
+        ([fixed("a", SEVENTHS, held=SEVENTHS[:2])], slice_("3g.90gb"), {Why.OTHERWISE: 5 / 7}),
     ],
 )
 def test_the_reason_is_the_one_that_holds(nodes: list[NodeState], asked: Request, expected: dict[Why, float]) -> None:

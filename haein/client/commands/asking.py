@@ -63,11 +63,24 @@ JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="An id, its last 8 digits, or a name.", autocompletion=complete_job)
 ]
 JobsArgument = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(metavar="JOB...", help="Ids, their last 8 digits, or names.", autocompletion=complete_job),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's own JSON.")]
 Text = str | None
+
+
+def find_array(haein: Client, text: str) -> str:
+    """The id of the array, by itself or by its last eight digits. Raises NotFound."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        pass
+    newest = (job.array.id for job in itertools.islice(haein.jobs(), OLDEST) if job.array)
+    found = next((array for array in newest if array.replace("-", "")[-8:] == text.lower()), None)
+    if found is None:
+        raise errors.NotFound(f"There is no array {text!r}. `haein show JOB` names the one of a job.", status=404)
+    return found
 
 
 def find_job(haein: Client, text: str) -> str:

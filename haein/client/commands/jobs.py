@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haein.client import errors, terminal
-from haein.client.commands.asking import NEWEST, JobArgument, JobsArgument, Json, Text, connect, find_job
-from haein.client.exits import FAILED
+from haein.client.commands.asking import NEWEST, JobArgument, JobsArgument, Json, Text, connect, find_array, find_job
+from haein.client.exits import FAILED, BadOption
 
 if TYPE_CHECKING:
-    from haein.client.answers import Attempt, ExpectedStart, Held, Job, Waiting
+    from haein.client.answers import Array, Attempt, ExpectedStart, Held, Job, Waiting
+    from haein.client.api import Client
 
 
 def ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Ended ones too.")] = False,
     state: Annotated[Text, typer.Option(help="Only those that are queued, running, failed...")] = None,
     tag: Annotated[Text, typer.Option(help="Only those with this tag.")] = None,
+    array: Annotated[Text, typer.Option(help="Only those of this array, ended ones too.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids alone.")] = False,
     as_json: Json = False,
@@ -28,9 +30,10 @@ def ps(
     """List jobs, newest first: those that have not ended, unless asked otherwise."""
     from haein.client.answers import Job, read
 
-    wanted = state or (None if everything else "open")
+    wanted = state or (None if everything or array else "open")
     with connect() as haein:
-        listed = haein.pages("jobs", state=wanted, tag=tag, limit=min(limit + 1, NEWEST))
+        within = find_array(haein, array) if array else None
+        listed = haein.pages("jobs", state=wanted, tag=tag, array=within, limit=min(limit + 1, NEWEST))
         told = list(itertools.islice(listed, limit + 1))
     more, told = len(told) > limit, told[:limit]
     if as_json:
@@ -43,7 +46,7 @@ def ps(
     terminal.table(
         ["ID", "NAME", "STATE", "GPUS", "AGE", "BY", "WHY"],
         [
-            (job.short_id, job.name, job.state, _held(job), terminal.age(job.created_at), str(job.submitted_by or ""),
+            (job.short_id, _name(job), job.state, _held(job), terminal.age(job.created_at), str(job.submitted_by or ""),
              job.reason if job.state == "queued" else "")
             for job in jobs
         ],
@@ -51,6 +54,10 @@ def ps(
     if more:
         terminal.say(f"Only the newest {limit} are shown: --limit shows more.")
     return None
+
+
+def _name(job: Job) -> str:
+    return f"{job.name} [{job.array.index}]" if job.array else job.name
 
 
 def _held(job: Job | Waiting) -> str:
@@ -116,7 +123,8 @@ def show(job: JobArgument, as_json: Json = False) -> None:
     ended_with = f"signal {seen.signal}" if seen.signal else "" if seen.exit_code is None else str(seen.exit_code)
     terminal.pairs(
         [
-            ("Job", f"{seen.name} ({seen.id})"),
+            ("Job", f"{_name(seen)} ({seen.id})"),
+            ("Array", f"{seen.array.id}, {seen.array.size} jobs" if seen.array else ""),
             ("State", seen.state + (", its end was asked for" if seen.cancel_requested and seen.is_open else "")),
             ("Why", seen.reason),
             ("Must end", f"{terminal.moment(seen.preempt_at)}, to make room" if seen.preempt_at else ""),
@@ -203,17 +211,44 @@ def queue(
 
 
 def cancel(
-    jobs: JobsArgument, yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before.")] = False
+    jobs: JobsArgument = None,
+    array: Annotated[Text, typer.Option(help="All of this array that have not ended.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before.")] = False,
 ) -> None:
-    """Cancel jobs. At a terminal it asks before."""
+    """Cancel jobs, or all of an array. At a terminal it asks before."""
+    if bool(jobs) == bool(array):
+        raise BadOption("Name jobs, or an array with --array.")
     with connect() as haein:
-        found = [find_job(haein, job) for job in jobs]
-        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-            names = ", ".join(f"{seen.name} ({seen.short_id})" for seen in map(haein.job, found))
-            if not typer.confirm(terminal.plain(f"Cancel {names}?"), err=True):
-                terminal.say("Nothing was cancelled.")
-                raise typer.Exit(FAILED)
+        if array:
+            _cancel_array(haein, find_array(haein, array), yes)
+            return
+        found = [find_job(haein, job) for job in jobs or ()]
+        if _asks(yes):
+            _confirm(", ".join(f"{seen.name} ({seen.short_id})" for seen in map(haein.job, found)))
         _each(found, haein.cancel)
+
+
+def _cancel_array(haein: Client, array: str, yes: bool) -> None:
+    if _asks(yes):
+        seen = haein.array(array)
+        _confirm(f"all of {seen.name} ({in_states(seen)})")
+    seen = haein.cancel_array(array)
+    terminal.out(f"{terminal.plain(seen.name)} ({seen.short_id}) is being cancelled: {in_states(seen)}.")
+
+
+def in_states(array: Array) -> str:
+    """How many of its jobs are in each state."""
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in array.states.items() if count)
+
+
+def _asks(yes: bool) -> bool:
+    return not yes and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _confirm(what: str) -> None:
+    if not typer.confirm(terminal.plain(f"Cancel {what}?"), err=True):
+        terminal.say("Nothing was cancelled.")
+        raise typer.Exit(FAILED)
 
 
 def retry(job: JobArgument) -> None:

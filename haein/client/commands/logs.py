@@ -13,7 +13,7 @@ from haein.client.commands.asking import JobArgument, Json, connect, find_job
 from haein.client.exits import INTERRUPTED
 
 if TYPE_CHECKING:
-    from haein.client.answers import Job
+    from haein.client.answers import Array, Job
     from haein.client.api import Client
 
 
@@ -41,6 +41,14 @@ def patiently(haein: Client, job: Job) -> Job:
         return haein.wait(job.id)
     except KeyboardInterrupt:
         leave(job.short_id)
+
+
+def array_patiently(haein: Client, array: Array) -> Array:
+    try:
+        return haein.wait_array(array.id)
+    except KeyboardInterrupt:
+        terminal.say(f"\nIts jobs go on. `haein cancel --array {array.short_id}` ends them.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def leave(short: str) -> NoReturn:

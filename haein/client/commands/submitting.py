@@ -13,11 +13,12 @@ from typer.core import TyperCommand
 
 from haein.client import errors, terminal
 from haein.client.commands.asking import Json, Text, connect
-from haein.client.commands.logs import patiently, show_log
-from haein.client.exits import BadOption, exit_code_of
+from haein.client.commands.jobs import in_states
+from haein.client.commands.logs import array_patiently, patiently, show_log
+from haein.client.exits import FAILED, BadOption, exit_code_of
 
 if TYPE_CHECKING:
-    from haein.client.answers import Job
+    from haein.client.answers import ArrayPlace, Job
     from haein.client.api import Client
     from haein.client.git_source import GitSource
     from haein.client.job_file import JobFile
@@ -59,6 +60,7 @@ def submit(
     preemption: Annotated[Text, typer.Option(help="Whether others may take its place: allowed, never, spot.")] = None,
     checkpoints: Annotated[bool | None, typer.Option(help="It saves its work on SIGUSR1.")] = None,
     requeue: Annotated[bool | None, typer.Option(help="Wait again after it had to yield (the default).")] = None,
+    array: Annotated[Text, typer.Option(help="A job for each index, such as 0-9 or 1,3,7.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A word to find it by; may be repeated.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE; may be repeated.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Don't wait (the default).")] = False,
@@ -79,7 +81,7 @@ def submit(
         "name": name, "environment": environment, "gpus": gpus, "share": share, "gpu_memory_mb": gpu_memory,
         "profile": profile, "gpu_model": gpu_model, "cpus": cpus, "memory_mb": memory, "workers": workers, "near": near,
         "pool": pool, "time_limit_s": time_limit, "retries": retries, "priority": priority,
-        "preemption": preemption,
+        "preemption": preemption, "array": array,
     }  # fmt: skip
     own = {
         "tags": tag or None, "labels": label or None, "near_required": near_required, "checkpoints": checkpoints,
@@ -90,8 +92,13 @@ def submit(
         if not files.exists():
             raise BadOption(f"--files: {files} is not there")
         source = files
+    if spec.array and follow:
+        raise BadOption("--follow shows the log of one job: submit an array with --wait, or without.")
     with connect() as haein:
         job = _send(haein, spec, source, read)
+        if job.array:
+            _see_array(haein, job.array, wait=wait, quiet=quiet, as_json=as_json)
+            return
         if quiet:
             terminal.out(job.id)
         elif not as_json:
@@ -109,6 +116,23 @@ def submit(
             terminal.say(f"{job.name} ({job.short_id}) has {_ended(job)}. {job.reason}".strip())
     if wait:
         raise typer.Exit(exit_code_of(job))
+
+
+def _see_array(haein: Client, place: ArrayPlace, *, wait: bool, quiet: bool, as_json: bool) -> None:
+    """What submit tells of an array. Raises typer.Exit when it waited, and a job ended otherwise than well."""
+    seen = haein.array(place.id)
+    if quiet:
+        terminal.out(seen.id)
+    elif not as_json:
+        (terminal.say if wait else terminal.out)(f"{seen.name} ({seen.short_id}) is {in_states(seen)}.\n{seen.url}")
+    if wait:
+        seen = array_patiently(haein, seen)
+    if as_json:
+        terminal.out_json(haein.get(f"arrays/{seen.id}"))
+    if wait and not quiet and not as_json:
+        terminal.say(f"{seen.name} ({seen.short_id}) has ended: {in_states(seen)}.")
+    if wait and seen.states.get("succeeded", 0) < seen.size:
+        raise typer.Exit(FAILED)
 
 
 def _spec(

@@ -68,12 +68,20 @@ class DeviceFact:
     layout: tuple[Cut, ...] = ()
 
 
+class Drain(enum.Enum):
+    """Whose drain has an engine place nothing more on a node."""
+
+    OURS = "ours"  # drain() of this Haein, which resume() takes back
+    THEIRS = "theirs"  # somebody's with the engine's own tools, or the engine's own
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFact:
     """One machine. `cpus` in thousandths of a core, `memory_mb` in MiB: what jobs may use of it.
 
     `pool` and `labels` are what requests may ask for by name; `rack` and `pod` say which nodes are near each other.
-    Empty where the backend knows of none. `problem` is a sentence when the node takes no work.
+    Empty where the backend knows of none. `problem` is a sentence when the node takes no work for another reason than a
+    drain of ours; `drain` says whether the engine itself drains it, and by whose wish.
     """
 
     name: str
@@ -86,6 +94,7 @@ class NodeFact:
     rack: str = ""
     pod: str = ""
     problem: str = ""
+    drain: Drain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ class Launch:
     `places` has one place for each worker, by rank: one, unless the attempt is a gang's (Capability.GANGS). Its workers
     all run the command; they start together, and when one of them has ended otherwise than by exit code 0, all are
     ended. `cpus` in thousandths of a core and `memory_mb` in MiB are for each worker, times in seconds. `variables` are
-    the user's own environment variables; the backend adds those it owns (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
+    the user's own and those of the job's array; the backend adds its own (HAEIN_*, CUDA_VISIBLE_DEVICES, HOME ...),
     which win. `upload` is an absolute path of a file or .tar.gz/.zip archive that the server keeps, to be copied (or
     unpacked) into the job's folder on its first attempt. A job that `checkpoints` saves its work when it gets SIGUSR1,
     and says that it has by touching the file named in HAEIN_CHECKPOINT (see signal_checkpoint). `environment` names one
@@ -282,6 +291,8 @@ class Backend(abc.ABC):
     capabilities: frozenset[Capability]
     # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
     share_step: int = 1
+    # How many threads may be in launch() at one time.
+    launches_at_once: int = 4
 
     @abc.abstractmethod
     def environments(self) -> Sequence[Environment]:
@@ -355,8 +366,8 @@ class Backend(abc.ABC):
         return ()
 
     def drain(self, node: str, reason: str) -> None:
-        """Have the engine itself place nothing more on the node; may be asked again. For one without a queue of its
-        own there is nothing to do."""
+        """Have the engine itself place nothing more on the node; may be asked again. What somebody else drained stays
+        theirs. For an engine without a queue of its own there is nothing to do."""
         return
 
     def resume(self, node: str) -> None:

@@ -55,7 +55,7 @@ STOP_ASKED, TAKEN_BACK, HOPELESS = "asked", "taken back", "hopeless"
 
 def waits_for(record: JobRecord) -> str:
     """Why Slurm has not started it, as a sentence."""
-    word = record.reason.split(",")[0].strip("() ") or "None"
+    word = _word(record) or "None"
     known = SENTENCES.get(word)
     return f"Slurm says {word}: {known}." if known else f"Slurm says {word}."
 
@@ -71,7 +71,11 @@ def unbegun(wish: Mapping[str, str]) -> tuple[Cause, str]:
 
 
 def is_hopeless(record: JobRecord) -> bool:
-    return record.reason.split(",")[0].strip("() ") in NEVER
+    return _word(record) in NEVER
+
+
+def _word(record: JobRecord) -> str:
+    return record.reason.split(",")[0].strip("() ")
 
 
 def ran(record: JobRecord, start: Mapping[str, str] | None) -> bool:

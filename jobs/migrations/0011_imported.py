@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0009_arrays"),
+        ("jobs", "0010_instances_of_one_device"),
         ("tenants", "0004_scopes"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
