@@ -21,7 +21,8 @@ def wanted() -> dict[UUID, Account]:
     below = site.terms.account or accounts.ROOT
     organizations = list(Organization.objects.order_by("created_at", "pk"))
     teams = list(Team.objects.order_by("created_at", "pk"))
-    names = kept.names({owner.pk: owner.name for owner in [*organizations, *teams]})
+    words = {each.pk: each.name for each in organizations} | {team.pk: team.name for team in teams}
+    names = kept.names(words)
     limits = _limits()
     made = {}
     for each in organizations:
