@@ -138,7 +138,7 @@ def _run(cells: Mapping[str, str]) -> Run | StillOpen:
 @lru_cache(maxsize=256)
 def _state(text: str) -> State | None:
     """None for one that is not over. "CANCELLED by 1000" is CANCELLED. Raises Unreadable."""
-    word = text.split(" ", 1)[0].rstrip("+")
+    word = text.split(" ", 1)[0]
     if word in _OPEN_WORDS:
         return None
     try:
