@@ -291,6 +291,8 @@ class Backend(abc.ABC):
     capabilities: frozenset[Capability]
     # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
     share_step: int = 1
+    # Whether it has a queue of its own, so that what was launched begins when it says; else that is at once.
+    queues: bool = False
     # How many threads may be in launch() at one time.
     launches_at_once: int = 4
 
