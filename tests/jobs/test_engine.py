@@ -89,6 +89,21 @@ def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(
     assert [launch.attempt_id for launch in engine.handed] == [attempt.pk] * 2
 
 
+def test_an_engine_that_does_not_answer_keeps_nobody_waiting_longer_than_the_lease(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(alice)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=READY)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "LAUNCH_LEASE", timedelta(0))
+        lifecycle.launch(engine, now=now)
+    assert engine.handed == []
+    assert lifecycle.launch(engine, now=now + lifecycle.LAUNCH_LEASE / 2) == 0
+    assert lifecycle.launch(engine, now=now + 2 * lifecycle.LAUNCH_LEASE) == 1
+    assert len(engine.handed) == 1
+
+
 def test_it_is_told_whose_work_it_is(engine: Engine, alice: Person, submit: Submit) -> None:
     submit(alice)
     engine.take()
