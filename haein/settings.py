@@ -5,6 +5,7 @@ docs/settings.md lists the variables; a test holds that page and this file toget
 
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import UUID
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -280,6 +281,17 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 
 # --- the cluster and the money -----------------------------------------------------------------------------------
 
+
+def _slurm_users(pairs: list[str]) -> dict[UUID, str]:
+    """By organization the user as whom its jobs run."""
+    try:
+        return {UUID(organization): user for organization, user in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise Misconfigured(
+            f"HAEIN_SLURM_USERS is {','.join(pairs)!r}: it must be <organization id>=<user>, with commas between them"
+        ) from None
+
+
 HAEIN_BACKEND = env.text("HAEIN_BACKEND", "local")
 if HAEIN_BACKEND not in {"local", "simulator", "slurm"}:
     raise Misconfigured(f"HAEIN_BACKEND is {HAEIN_BACKEND!r}: it must be local, simulator or slurm")
@@ -296,7 +308,7 @@ HAEIN_SLURM_TOKEN_FILE = env.text("HAEIN_SLURM_TOKEN_FILE")
 HAEIN_SLURM_SELF = env.text("HAEIN_SLURM_SELF")
 HAEIN_SLURM_FOLDER = Path(env.text("HAEIN_SLURM_FOLDER", str(HAEIN_VAR)))
 HAEIN_SLURM_USER = env.text("HAEIN_SLURM_USER")
-HAEIN_SLURM_USERS = env.text("HAEIN_SLURM_USERS")
+HAEIN_SLURM_USERS = _slurm_users(env.words("HAEIN_SLURM_USERS"))
 HAEIN_SLURM_PARTITIONS = tuple(env.words("HAEIN_SLURM_PARTITIONS"))
 HAEIN_SLURM_ACCOUNT = env.text("HAEIN_SLURM_ACCOUNT")
 HAEIN_SLURM_ACCOUNTS = env.flag("HAEIN_SLURM_ACCOUNTS")

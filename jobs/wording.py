@@ -61,7 +61,6 @@ SENTENCES: Mapping[str, str] = {
     "moved": _("It is moved from %(old)s to %(new)s, so that a larger job finds room."),
     "warned": _("It is asked to end at %(at)s. %(why)s"),
     "notice_withdrawn": _("It need not end at %(at)s after all: its room is no longer needed."),
-    "imported": _("Imported: it was job %(id)s of the Slurm cluster %(cluster)s, which says that it is %(state)s."),
     "preempted_below": _(
         "The cluster ended it for other work, by rules of its own. It waits again, with its old place in the queue."
         " %(why)s"
@@ -72,6 +71,7 @@ SENTENCES: Mapping[str, str] = {
     "not_taken": _(
         "The cluster did not start it and it was taken back; it waits again, with its old place in the queue. %(why)s"
     ),
+    "imported": _("Imported: it was job %(id)s of the Slurm cluster %(cluster)s, which says that it is %(state)s."),
     "lost": _("Its machine or its runner went away; it is queued again and that run is not charged. %(detail)s"),
     "lost_too_often": _(
         "Its machine or its runner went away %(times)s times; it is not tried again. Nothing was charged."

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
-from django.db import transaction
+from django.conf import settings
+from django.db import connection, transaction
 
-from haein.cluster.backends.slurm import accounts, tools
+from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Step, There
-from haein.cluster.backends.slurm.commands import Runner
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
+from haein.cluster.backends.slurm.tools import Tools
 from haein.cluster.models import AccountChange, EngineAccount
 from haein.lib import clock
 from haein.lib.errors import Problem
 from haein.tenants import audit
+from haein.tenants.models import Organization
 
 Say = Callable[[str], object]
+KNOWN_S = 5.0
 
 
-def account_of(organization_id: UUID | None, team_id: UUID) -> str:
-    """The team's account, else its organization's; "" for one that the sync has not met yet."""
-    known = EngineAccount.objects.filter(owner__in=[team_id, organization_id], ready=True)
-    names: Mapping[UUID, str] = dict(known.values_list("owner", "name"))
-    return names.get(team_id) or (names.get(organization_id, "") if organization_id else "")
+def tools() -> Tools:
+    """Slurm's tools where the settings say they are."""
+    return Tools(settings.HAEIN_SLURM_CONF, ["ssh", settings.HAEIN_SLURM_SSH] if settings.HAEIN_SLURM_SSH else [])
 
 
-def none(_organization_id: UUID | None, _team_id: UUID) -> str:
-    """For a site that keeps no accounts by team."""
-    return ""
+def user_of(organization: Organization) -> str:
+    """The user of Slurm's as whom the organization's jobs run."""
+    users: Mapping[UUID, str] = settings.HAEIN_SLURM_USERS
+    return users.get(organization.pk) or str(settings.HAEIN_SLURM_USER)
+
+
+class Known:
+    """The accounts that launches name, read anew every few seconds."""
+
+    def __init__(self) -> None:
+        self._names: Mapping[UUID, str] = {}
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def account_of(self, organization_id: UUID | None, team_id: UUID) -> str:
+        """The team's account, else its organization's; "" for one that the sync has not met yet."""
+        with self._reading:
+            if time.monotonic() - self._read_at > KNOWN_S:
+                self._names = dict(EngineAccount.objects.filter(ready=True).values_list("owner", "name"))
+                self._read_at = time.monotonic()
+                if not connection.in_atomic_block:
+                    connection.close()  # launches come in threads of their own, which end
+        return self._names.get(team_id) or (self._names.get(organization_id, "") if organization_id else "")
 
 
 def names(owners: Mapping[UUID, str]) -> Mapping[UUID, str]:
@@ -43,17 +66,19 @@ def gone(owners: Collection[UUID]) -> list[str]:
     return list(EngineAccount.objects.exclude(owner__in=owners).values_list("name", flat=True))
 
 
-def look(runner: Runner) -> There:
+def look(tools: Tools) -> There:
     """What is there now. Raises SlurmDown, SlurmRefused."""
-    cluster = tools.config(runner).get("ClusterName", "")
+    shown = tools.run("scontrol", "show", "config")
+    settings = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    cluster = {name.strip(): value.strip() for name, value in settings.items()}.get("ClusterName", "")
     found, associated, qos = (
-        tools.ask(runner, "sacctmgr", *question)
+        tools.run("sacctmgr", *question)
         for question in (accounts.ACCOUNTS, accounts.associations(cluster), accounts.QOS)
     )
     return accounts.there(cluster, found, associated, qos)
 
 
-def apply(runner: Runner, steps: Sequence[Step], owners: Mapping[UUID, Account], *, say: Say) -> None:
+def apply(tools: Tools, steps: Sequence[Step], owners: Mapping[UUID, Account], *, say: Say) -> None:
     """Take the steps, one after the other; what was done is written down with what takes it back.
 
     `owners` says whose each wanted account is. Raises Problem with Slurm's own words where a step fails; those before
@@ -63,7 +88,7 @@ def apply(runner: Runner, steps: Sequence[Step], owners: Mapping[UUID, Account],
     for number, step in enumerate(steps, 1):
         say(step.sentence)
         try:
-            tools.ask(runner, "sacctmgr", "-i", *step.command)
+            tools.run("sacctmgr", "-i", *step.command)
         except (SlurmDown, SlurmRefused) as error:
             AccountChange.objects.filter(pk=change.pk).update(problem=str(error))
             raise Problem(f"{step.sentence}: {error}. {number - 1} of {len(steps)} steps were done.") from error
@@ -81,7 +106,7 @@ def _begin(steps: Sequence[Step], owners: Mapping[UUID, Account]) -> AccountChan
     return change
 
 
-def undo(runner: Runner, *, say: Say) -> None:
+def undo(tools: Tools, *, say: Say) -> None:
     """Take the last change back that is not taken back yet, its last step first. May be called again where it failed.
 
     Raises Problem where there is none, and where Slurm refuses: it says why, an account with running jobs for one.
@@ -96,7 +121,7 @@ def undo(runner: Runner, *, say: Say) -> None:
     for step in reversed(taken):
         say("take back: " + step["sentence"])
         try:
-            tools.ask(runner, "sacctmgr", "-i", *step["inverse"])
+            tools.run("sacctmgr", "-i", *step["inverse"])
         except (SlurmDown, SlurmRefused) as error:
             raise Problem(f"{step['sentence']}: it can't be taken back now. {error}") from error
     with transaction.atomic():

@@ -1,18 +1,17 @@
 """The backend that this server drives, made once a process from the settings."""
 
 import getpass
+import shutil
 from functools import cache
 from pathlib import Path
-from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from haein.cluster import accounts
 from haein.cluster.backends.base import Backend
 from haein.cluster.backends.local.backend import LocalBackend
 from haein.cluster.backends.simulator.backend import SimulatorBackend
-from haein.cluster.backends.slurm.backend import Site, SlurmBackend
+from haein.cluster.backends.slurm.backend import Site, SlurmBackend, nobodys_account
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner, Runner, SshRunner
 from haein.cluster.backends.slurm.gateway import Gateway
 from haein.cluster.backends.slurm.rest import RestGateway
@@ -58,11 +57,12 @@ def runner() -> Runner:
 
 @cache
 def gateway() -> Gateway:
-    """The way to Slurm."""
+    """The way to Slurm: slurmrestd where the site has it, beside Slurm's commands where they are there too."""
     commands = CommandGateway(runner())
     if not settings.HAEIN_SLURM_REST_URL:
         return commands
-    return RestGateway(settings.HAEIN_SLURM_REST_URL, _tokens(), commands)
+    has_commands = settings.HAEIN_SLURM_CONF or settings.HAEIN_SLURM_SSH or shutil.which("squeue")
+    return RestGateway(settings.HAEIN_SLURM_REST_URL, _tokens(), commands if has_commands else None)
 
 
 def _tokens() -> Tokens:
@@ -77,33 +77,22 @@ def _tokens() -> Tokens:
 
 
 def site() -> Site:
+    # Celery's own file imports this one before there are models.
+    from haein.cluster import accounts
+
     return Site(
         folder=settings.HAEIN_SLURM_FOLDER,
         user=settings.HAEIN_SLURM_USER,
-        users=_users(settings.HAEIN_SLURM_USERS),
+        users=settings.HAEIN_SLURM_USERS,
         terms=Terms(
             partitions=settings.HAEIN_SLURM_PARTITIONS,
             account=settings.HAEIN_SLURM_ACCOUNT,
             qos=settings.HAEIN_SLURM_QOS,
             reservation=settings.HAEIN_SLURM_RESERVATION,
         ),
-        account_of=accounts.account_of if settings.HAEIN_SLURM_ACCOUNTS else accounts.none,
+        account_of=accounts.Known().account_of if settings.HAEIN_SLURM_ACCOUNTS else nobodys_account,
         patience_s=settings.HAEIN_SLURM_PATIENCE_SECONDS,
         emulated=settings.HAEIN_SLURM_EMULATED,
         log_cap_mb=settings.HAEIN_LOG_MB,
         service_gid=settings.HAEIN_SERVICE_GID,
     )
-
-
-def _users(path: str) -> dict[UUID, str]:
-    """By organization the user that its jobs run as."""
-    if not path:
-        return {}
-    try:
-        lines = Path(path).read_text().splitlines()
-        pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-        return {UUID(organization): user for organization, user in pairs}
-    except (OSError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"HAEIN_SLURM_USERS is {path!r}: it must be a file with lines of `<organization id> <user>` ({error})"
-        ) from error

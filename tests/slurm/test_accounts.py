@@ -124,7 +124,7 @@ def test_a_step_that_fails_says_so_and_the_next_time_goes_on_from_there(
         sync("--apply")
     change = AccountChange.objects.get()
     assert (change.done, "nowhere" in change.problem) == (0, True)
-    assert kept.account_of(alice.team.organization.pk, alice.team.pk) == ""
+    assert kept.Known().account_of(alice.team.organization.pk, alice.team.pk) == ""
     settings.HAEIN_SLURM_ACCOUNT = ""
     sync("--apply")
     assert sync() == "Slurm's accounts are as they should be.\n"
@@ -132,7 +132,7 @@ def test_a_step_that_fails_says_so_and_the_next_time_goes_on_from_there(
 
 def test_a_launch_is_charged_to_its_team_s_account(site: Lab, alice: Person) -> None:
     sync("--apply")
-    stage = SlurmStage(site, account_of=kept.account_of)
+    stage = SlurmStage(site, account_of=kept.Known().account_of)
     try:
         organization, team = alice.team.organization.pk, alice.team.pk
         launch = stage.begin("true", organization_id=organization, team_id=team)
@@ -147,8 +147,8 @@ def test_one_that_the_sync_has_not_met_is_charged_to_its_organization(site: Lab,
     sync("--apply")
     later = Team.objects.create(organization=alice.team.organization, name="Later")
     organization = alice.team.organization.pk
-    assert kept.account_of(organization, later.pk) == accounts.name_of("Acme", organization)
-    assert kept.account_of(None, later.pk) == ""
+    assert kept.Known().account_of(organization, later.pk) == accounts.name_of("Acme", organization)
+    assert kept.Known().account_of(None, later.pk) == ""
 
 
 def test_what_is_not_haein_s_is_left_alone() -> None:
