@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,7 +70,7 @@ def submits() -> Figure:
             until(lambda: rows.ask("SELECT FROM cluster_device"), "the cluster has reported")
             token = token_of(house, "operator@localhost")
             begun = time.monotonic()
-            answered = _rate(JOBS, lambda number: _post(visitor.host, token, number))
+            answered = _rate(JOBS, _client(visitor.host, token))
             until(lambda: len(_accepted(lab)) >= JOBS, "slurmctld has every job", 300)
             took = time.monotonic() - begun
             accepted = _accepted(lab)
@@ -110,13 +110,20 @@ def _rate(jobs: int, submit: Callable[[int], None]) -> float:
     return jobs / (time.monotonic() - begun)
 
 
-def _post(host: str, token: str, number: int) -> None:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Idempotency-Key": f"k{number}"}
-    with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
-        connection.request("POST", "/api/v1/jobs", json.dumps(SPEC), headers)
-        answer = connection.getresponse()
+def _client(host: str, token: str) -> Callable[[int], None]:
+    mine = threading.local()
+
+    def post(number: int) -> None:
+        if not hasattr(mine, "connection"):
+            mine.connection = http.client.HTTPConnection(host, timeout=60)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers["Idempotency-Key"] = f"held-{number}"
+        mine.connection.request("POST", "/api/v1/jobs", json.dumps(SPEC), headers)
+        answer = mine.connection.getresponse()
         body = answer.read()
-    assert answer.status == 201, body
+        assert answer.status == 201, body
+
+    return post
 
 
 def _rest_client(lab: Lab, name: Callable[[int], str] = lambda number: f"bare-{number}") -> Callable[[int], None]:

@@ -66,7 +66,7 @@ def totals(occupied: Occupancy) -> dict[str, Any]:
     away = sum(not node.present for node in occupied.nodes)
     drained = sum(node.drained_at is not None for node in occupied.nodes)
     held_by = int((occupied.holders > 0).sum())
-    free_devices = int(((occupied.taken == 0) & (occupied.free > 0)).sum())
+    free_devices = int(((occupied.taken == 0) & ~occupied.carved & (occupied.free > 0)).sum())
     on = ngettext("on %(n)d node", "on %(n)d nodes", nodes) % {"n": nodes}
     others = (_("Outside"), gpus(units["outside"]), _("held by work not submitted through Haein"))
     kept = (_("Reserved"), gpus(units["reserved"]), _("for a team, and not in use"))

@@ -125,6 +125,7 @@ def _row(job: Job, place: Place | None, now: datetime) -> dict[str, Any]:
         "id": job.pk,
         "short": job.short_id,
         "name": job.name,
+        "index": job.array_index,
         "url": present.job_url(job.pk),
         "team": f"{organization.name} / {job.team.name}",
         "by": str(job.submitted_by),

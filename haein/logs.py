@@ -36,5 +36,5 @@ def configure() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     # A line for every tick of every second would drown what matters.
-    for noisy in ("celery.beat", "celery.worker.strategy", "celery.app.trace", "psycopg.pool", "_granian"):
+    for noisy in ("celery.beat", "celery.worker.strategy", "celery.app.trace", "psycopg.pool", "_granian", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

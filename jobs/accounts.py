@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Mapping
 from uuid import UUID
 
-from django.conf import settings
-
 from haein.cluster import accounts as kept
+from haein.cluster import registry
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Step, There
 from haein.cluster.models import WHOLE, Device
@@ -17,7 +17,8 @@ from jobs.models import Quota
 
 def wanted() -> dict[UUID, Account]:
     """By owner, organizations first: an account for each, and below it one for each of its teams."""
-    below = settings.HAEIN_SLURM_ACCOUNT or accounts.ROOT
+    site = registry.site()
+    below = site.terms.account or accounts.ROOT
     organizations = list(Organization.objects.order_by("created_at", "pk"))
     teams = list(Team.objects.order_by("created_at", "pk"))
     words = {each.pk: each.name for each in organizations} | {team.pk: team.name for team in teams}
@@ -31,8 +32,8 @@ def wanted() -> dict[UUID, Account]:
             below,
             accounts.described(each.name),
             limits.get(each.pk),
-            frozenset({kept.user_of(each)}),
-            settings.HAEIN_SLURM_QOS,
+            frozenset({site.users.get(each.pk) or site.user or getpass.getuser()}),
+            site.terms.qos,
         )
     for team in teams:
         parent = made[team.organization_id]

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from haein.cluster.backends.base import Capability
+from haein.cluster.backends.base import Backend, Capability
 from haein.cluster.registry import backend
 from haein.lib import clock, ids, live
 from haein.lib.errors import Forbidden, Invalid, NotFound, Problem
@@ -310,12 +310,15 @@ def _beyond(spec: Spec) -> dict[str, str]:
         return {"workers": _("This cluster starts one worker of a job. Ask for 1, or for more GPUs on it.")}
     if spec.profile and Capability.MIG not in able:
         return {"profile": _("This cluster gives no MIG instances. Ask for whole GPUs or a share of one.")}
-    return _odd_share(spec, backend().share_step)
+    return {} if spec.share == WHOLE or not spec.gpus else _odd_share(spec, backend())
 
 
-def _odd_share(spec: Spec, step: int) -> dict[str, str]:
-    """A share that an engine which counts in shards can't give."""
-    if step == 1 or spec.share == WHOLE or not spec.gpus:
+def _odd_share(spec: Spec, here: Backend) -> dict[str, str]:
+    """A share that can't be had here: some clusters share no GPU, some only in so many parts."""
+    step = here.share_step
+    if Capability.FRACTIONS not in here.capabilities:
+        return {"share": _("This cluster shares no GPUs among jobs. Ask for whole ones.")}
+    if step == 1:
         return {}
     if spec.gpus > 1:
         return {"gpus": _("This cluster gives a worker a share of one GPU. Ask for 1, or for whole GPUs.")}

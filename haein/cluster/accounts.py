@@ -8,32 +8,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, transaction
 
-from haein.cluster.backends.slurm import accounts
+from haein.cluster.backends.slurm import accounts, tools
 from haein.cluster.backends.slurm.accounts import Account, Step, There
+from haein.cluster.backends.slurm.commands import Runner
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
-from haein.cluster.backends.slurm.tools import Tools
 from haein.cluster.models import AccountChange, EngineAccount
 from haein.lib import clock
 from haein.lib.errors import Problem
 from haein.tenants import audit
-from haein.tenants.models import Organization
 
 Say = Callable[[str], object]
 KNOWN_S = 5.0
-
-
-def tools() -> Tools:
-    """Slurm's tools where the settings say they are."""
-    return Tools(settings.HAEIN_SLURM_CONF, ["ssh", settings.HAEIN_SLURM_SSH] if settings.HAEIN_SLURM_SSH else [])
-
-
-def user_of(organization: Organization) -> str:
-    """The user of Slurm's as whom the organization's jobs run."""
-    users: Mapping[UUID, str] = settings.HAEIN_SLURM_USERS
-    return users.get(organization.pk) or str(settings.HAEIN_SLURM_USER)
 
 
 class Known:
@@ -66,19 +53,17 @@ def gone(owners: Collection[UUID]) -> list[str]:
     return list(EngineAccount.objects.exclude(owner__in=owners).values_list("name", flat=True))
 
 
-def look(tools: Tools) -> There:
+def look(runner: Runner) -> There:
     """What is there now. Raises SlurmDown, SlurmRefused."""
-    shown = tools.run("scontrol", "show", "config")
-    settings = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-    cluster = {name.strip(): value.strip() for name, value in settings.items()}.get("ClusterName", "")
+    cluster = tools.config(runner).get("ClusterName", "")
     found, associated, qos = (
-        tools.run("sacctmgr", *question)
+        tools.ask(runner, "sacctmgr", *question)
         for question in (accounts.ACCOUNTS, accounts.associations(cluster), accounts.QOS)
     )
     return accounts.there(cluster, found, associated, qos)
 
 
-def apply(tools: Tools, steps: Sequence[Step], owners: Mapping[UUID, Account], *, say: Say) -> None:
+def apply(runner: Runner, steps: Sequence[Step], owners: Mapping[UUID, Account], *, say: Say) -> None:
     """Take the steps, one after the other; what was done is written down with what takes it back.
 
     `owners` says whose each wanted account is. Raises Problem with Slurm's own words where a step fails; those before
@@ -88,7 +73,7 @@ def apply(tools: Tools, steps: Sequence[Step], owners: Mapping[UUID, Account], *
     for number, step in enumerate(steps, 1):
         say(step.sentence)
         try:
-            tools.run("sacctmgr", "-i", *step.command)
+            tools.ask(runner, "sacctmgr", "-i", *step.command)
         except (SlurmDown, SlurmRefused) as error:
             AccountChange.objects.filter(pk=change.pk).update(problem=str(error))
             raise Problem(f"{step.sentence}: {error}. {number - 1} of {len(steps)} steps were done.") from error
@@ -106,7 +91,7 @@ def _begin(steps: Sequence[Step], owners: Mapping[UUID, Account]) -> AccountChan
     return change
 
 
-def undo(tools: Tools, *, say: Say) -> None:
+def undo(runner: Runner, *, say: Say) -> None:
     """Take the last change back that is not taken back yet, its last step first. May be called again where it failed.
 
     Raises Problem where there is none, and where Slurm refuses: it says why, an account with running jobs for one.
@@ -121,7 +106,7 @@ def undo(tools: Tools, *, say: Say) -> None:
     for step in reversed(taken):
         say("take back: " + step["sentence"])
         try:
-            tools.run("sacctmgr", "-i", *step["inverse"])
+            tools.ask(runner, "sacctmgr", "-i", *step["inverse"])
         except (SlurmDown, SlurmRefused) as error:
             raise Problem(f"{step['sentence']}: it can't be taken back now. {error}") from error
     with transaction.atomic():

@@ -1,6 +1,7 @@
 """The backend that this server drives, made once a process from the settings."""
 
 import getpass
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -56,11 +57,12 @@ def runner() -> Runner:
 
 @cache
 def gateway() -> Gateway:
-    """The way to Slurm."""
+    """The way to Slurm: slurmrestd where the site has it, beside Slurm's commands where they are there too."""
     commands = CommandGateway(runner())
     if not settings.HAEIN_SLURM_REST_URL:
         return commands
-    return RestGateway(settings.HAEIN_SLURM_REST_URL, _tokens(), commands)
+    has_commands = settings.HAEIN_SLURM_CONF or settings.HAEIN_SLURM_SSH or shutil.which("squeue")
+    return RestGateway(settings.HAEIN_SLURM_REST_URL, _tokens(), commands if has_commands else None)
 
 
 def _tokens() -> Tokens:

@@ -162,6 +162,10 @@ class Lab:
         environ = {**os.environ, **self.environ, "PATH": PATH}
         return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
 
+    def answers(self) -> bool:
+        """Whether it is up, by whichever process it was started: what is started last listens."""
+        return _listens(self.ports.rest)
+
     def failed(self) -> str:
         """The first daemon that ended by itself; empty while all run."""
         return next((name for name, process in self._running.items() if process.poll() is not None), "")

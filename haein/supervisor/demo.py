@@ -6,7 +6,7 @@ On a simulated cluster they are at work, with a month behind them; on a real Slu
 import os
 from pathlib import Path
 
-from haein.supervisor import credentials, up
+from haein.supervisor import account, credentials, up
 from haein.supervisor.crew import Crew
 from haein.supervisor.layout import ROOT, folder_in_use
 from haein.supervisor.parts import Part, environment, python
@@ -49,16 +49,16 @@ def _run_on_slurm(folder: Path) -> int:
     _share_environments(folder)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shape.items()]
     command = python("-m", "haein.slurmlab", str(lab.folder), "--accounting", *options)
-    command.append(f"--first-port={lab.ports.first}")
-
-    def begin(crew: Crew) -> None:
-        owner = crew.layout.owner
-        environ = environment(crew.layout, owner)
+    engine = Part(
+        name="slurm",
+        command=[*command, f"--first-port={lab.ports.first}"],
+        account=account.own(),
+        environ={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ready=lambda _pid: lab.answers(),
         # Ending some hundred daemons takes a while, and what it does not end is left running.
-        crew.start(Part(name="slurm", command=command, account=owner, environ=environ, patience=60))
-        _settle(crew)
-
-    return up.run(folder, begin)
+        patience=60,
+    )
+    return up.run(folder, _settle, engine)
 
 
 def _nodes() -> int:

@@ -20,10 +20,11 @@ CELERY_WORKER = (
 )
 
 
-def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = None) -> int:
+def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = None, engine: Part | None = None) -> int:
     """Runs on the folder (by default the one that was asked for) until somebody asks it to end; returns the exit code.
 
-    `welcome` is done once pages answer, instead of offering the setup link. Raises Refusal.
+    `welcome` is done once pages answer, instead of offering the setup link. An `engine` that runs the jobs is up before
+    anybody asks it, and ends after all who do. Raises Refusal.
     """
     begun = time.monotonic()
     layout = Layout(folder or folder_in_use(), account.own(), account.service())
@@ -37,7 +38,7 @@ def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = Non
     crew = Crew(layout, journal)
     crew.on_turn = DiskWatch(journal, layout.var)
     try:
-        _start(crew, begun)
+        _start(crew, begun, engine)
         (welcome or offer_setup)(crew)
         crew.watch()
     except Stopped:
@@ -47,20 +48,25 @@ def run(folder: Path | None = None, welcome: Callable[[Crew], None] | None = Non
         journal.say(str(refusal))
         return 1
     finally:
-        crew.stop([[name for name in crew.members if name not in ground.NAMES], ground.NAMES])
+        last = [*ground.NAMES, *([engine.name] if engine else [])]
+        crew.stop([[name for name in crew.members if name not in last], last])
         journal.say("Everything is stopped.")
         journal.close()
         os.close(held)
 
 
-def _start(crew: Crew, begun: float) -> None:
+def _start(crew: Crew, begun: float, engine: Part | None) -> None:
     layout = crew.layout
     names = ground.wanted()
     if "postgres" in names and not (layout.postgres / "data").exists():
         crew.journal.say(f"Making the database in {layout.postgres} ...")
     credentials.write_environment(layout, ground.values(layout, names))
+    if engine:
+        crew.start(engine)
     ground.start(crew, names)
     _bring_up_to_date(crew)
+    if engine:
+        _wait_for_engine(crew, engine.name)
     checks.write_version(layout)
     for part in (web(layout), worker(layout), beat(layout), replayer(layout)):
         crew.start(part)
@@ -71,6 +77,15 @@ def _start(crew: Crew, begun: float) -> None:
         crew.journal.say("The web server has not answered for a minute; its lines above should say why.")
         crew.wait(probe.answered)
     crew.journal.say(f"Haein {checks.app_version()} answers at {address()} ({time.monotonic() - begun:.1f} s)")
+
+
+def _wait_for_engine(crew: Crew, name: str) -> None:
+    def ready() -> bool:
+        if crew.members[name].deaths >= 3:
+            raise Refusal(f"{name} does not start; its last words are above and in {crew.layout.log}.")
+        return crew.members[name].ready
+
+    crew.wait(ready)
 
 
 def offer_setup(crew: Crew) -> None:

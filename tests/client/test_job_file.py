@@ -123,6 +123,10 @@ RIGHT: list[tuple[str, str, Any]] = [
     ("environment: 3.10", "environment", "3.10"),
     ("name: 5", "name", "5"),
     ("priority: -5", "priority", -5),
+    ("array: 0-9", "array", "0-9"),
+    ("array: 1, 3,7", "array", "1, 3,7"),
+    ("array: 0-30:10", "array", "0-30:10"),
+    ("array: 7", "array", "7"),
 ]  # fmt: skip
 
 

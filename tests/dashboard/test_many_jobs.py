@@ -17,6 +17,7 @@ from haein.lib import clock
 from haein.tenants import services as tenants
 from haein.tenants.models import Organization, User
 from jobs import promises
+from jobs.indexes import MOST_MEMBERS
 from jobs.models import Job
 from tests.cast import LOGIN, Person, node_fact, person
 from tests.dashboard import crowd
@@ -32,6 +33,8 @@ PAGES = [
     "/jobs/?tag=t3",
     "/jobs/?q=job+4711",
     "/jobs/?sort=name",
+    "/jobs/?array={array}",
+    "/jobs/?array={array}&page=40",
     "/jobs/new/",
     "/queue/",
     "/queue/?sort=name&page=2",
@@ -43,11 +46,14 @@ PAGES = [
     "/jobs/{running}/",
     "/jobs/{queued}/",
     "/jobs/{succeeded}/",
+    "/jobs/{member}/",
     "/api/v1/jobs",
     "/api/v1/jobs?state=failed&limit=200",
     "/api/v1/jobs?q=job+4711",
     "/api/v1/jobs/{running}",
     "/api/v1/jobs/{queued}",
+    "/api/v1/arrays/{array}",
+    "/api/v1/jobs?array={array}&limit=200",
     "/api/v1/queue",
     "/api/v1/usage?limit=200",
     "/api/v1/usage/summary",
@@ -67,6 +73,7 @@ def crowded(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> 
         crowd.gather(Person(user), COUNT // 100)
         crowd.multiply(115)  # of nine jobs one waits, and is not copied
         crowd.queue_up(Person(user), WAITING)
+        crowd.number_off(Person(user), MOST_MEMBERS)
         assert Job.objects.count() >= COUNT
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")  # what autovacuum does within a minute
@@ -84,6 +91,9 @@ def _empty() -> None:
 
 
 def address(path: str) -> str:
+    if "{array}" in path or "{member}" in path:
+        member = Job.objects.exclude(array=None).order_by("array_index")[500]
+        path = path.replace("{array}", str(member.array)).replace("{member}", str(member.pk))
     for state in ("running", "queued", "succeeded"):
         if f"{{{state}}}" in path:
             job = Job.objects.filter(state=state).order_by("-created_at").first()

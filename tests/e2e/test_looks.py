@@ -57,6 +57,7 @@ def lived_in(visitor: Visitor, rows: Rows) -> Iterator[list[str]]:
     failed = visitor.submit("echo before; exit 3", name="a-job-with-quite-a-long-name-that-fails-at-once-every-time")
     running = visitor.submit("while true; do echo tick; sleep 0.2; done", name="running", tags="night, sweep")
     waiting = visitor.submit("true", name="waiting", gpus=8, share=100)
+    array = visitor.submit("true", name="array", array="0-30:3")
 
     def settled() -> bool:
         states = rows.states()
@@ -83,6 +84,8 @@ def lived_in(visitor: Visitor, rows: Rows) -> Iterator[list[str]]:
         running,
     )
     addresses = [f"/jobs/{job}/" for job in (done, failed, running, waiting)]
+    ((member,),) = rows.ask("SELECT id FROM jobs_job WHERE array_index = 3")
+    addresses += [f"/jobs/{array}", f"/jobs/{member}/"]
     yield [*addresses, f"/jobs/{done}/files/", replay, f"/cluster/?node={node}"]
     for job in (waiting, running):
         visitor.post(f"/jobs/{job}/cancel/")

@@ -12,13 +12,13 @@ from django.test.utils import CaptureQueriesContext
 
 from billing import metering
 from billing.models import Usage
-from haein.cluster.backends.base import Cause, Phase, Sight
+from haein.cluster.backends.base import Capability, Cause, Phase, Sight
 from haein.lib import clock
 from haein.lib.errors import Invalid
 from jobs import lifecycle, preempting, scheduling, services
 from jobs.models import Allocation, Attempt, Job, Spent
 from jobs.preempting import Yield
-from tests.cast import SPEC, Person, Program
+from tests.cast import Person, Program
 from tests.jobs.engine import READY, Engine, whole
 
 Submit = Callable[..., Job]
@@ -115,6 +115,7 @@ def test_what_it_does_not_take_waits_again_in_its_old_place_and_nobody_pays(
     attempt = job.attempts.get()
     assert (job.state, job.queued_at, job.failures, job.preemptions) == ("queued", queued_at, 0, 0)
     assert (attempt.state, attempt.cause, attempt.started_at) == ("ended", "not taken", None)
+    assert attempt.ended_at is not None
     assert attempt.ended_at is not None
     assert job.not_before == attempt.ended_at + timedelta(seconds=30)
     told = (
@@ -254,8 +255,16 @@ def test_a_share_that_it_can_not_give_is_refused_at_every_door(
         assert words in str(answer), path
 
 
+def test_where_no_gpu_is_shared_a_share_is_refused(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "capabilities", engine.capabilities - {Capability.FRACTIONS})
+    with pytest.raises(Invalid, match="shares no GPUs"):
+        submit(alice, share=500)
+    assert submit(alice, gpus=0, share=500).gpus == 0
+
+
 @pytest.mark.parametrize("asked", [{"share": 300}, {"share": 1000, "gpus": 2}, {"share": 250, "gpus": 0}])
 def test_a_share_that_it_can_give_is_not(engine: Engine, alice: Person, submit: Submit, asked: dict[str, Any]) -> None:
     engine.share_step = 100
     assert submit(alice, **asked).state == "queued"
-    assert SPEC.share == 1000

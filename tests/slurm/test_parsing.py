@@ -97,13 +97,6 @@ def test_moments(word: str, at: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "mib"), [("1000M", 1000), ("64000", 64000), ("4Gn", 4096), ("1.5T", 1572864), ("0", 0), ("2048K", 2)]
-)
-def test_memory(word: str, mib: int) -> None:
-    assert parsing.memory_mb(word) == mib
-
-
-@pytest.mark.parametrize(
     ("word", "state"),
     [
         ("RUNNING", State.RUNNING),
@@ -162,10 +155,3 @@ def test_exit_statuses(word: str, status: tuple[int, int | None]) -> None:
 )
 def test_generic_resources(word: str, found: tuple[Gres, ...]) -> None:
     assert parsing.gres(word) == found
-
-
-def test_trackable_resources() -> None:
-    assert parsing.tres("cpu=3,mem=1000M,node=1,billing=3,gres/gpu=2,gres/gpu:b200=2") == {
-        "cpu": "3", "mem": "1000M", "node": "1", "billing": "3", "gres/gpu": "2", "gres/gpu:b200": "2",
-    }  # fmt: skip
-    assert parsing.tres("(null)") == {}

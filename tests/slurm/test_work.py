@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from haein.cluster.backends.base import Capability, Cause, NodeFact, Phase, Place, Refused, SliceGrant
+from haein.cluster.backends.base import Capability, Cause, Drain, NodeFact, Phase, Place, Refused, SliceGrant
 from haein.cluster.backends.slurm import script
 from haein.cluster.backends.slurm.backend import SlurmBackend
 from haein.cluster.backends.slurm.script import Terms
@@ -165,20 +165,26 @@ def test_what_others_run_is_seen_with_what_it_takes(stage: SlurmStage) -> None:
 
 
 def test_a_drain_of_ours_can_be_taken_back_and_one_of_others_stays(stage: SlurmStage) -> None:
-    def problem() -> str:
-        return next(node.problem for node in stage.backend.inventory() if node.name == "node003")
+    def fact() -> NodeFact:
+        return next(node for node in stage.backend.inventory() if node.name == "node003")
 
+    def problem() -> str:
+        return fact().problem
+
+    assert fact().drain is None
     stage.backend.drain("node003", "firmware")
     assert "drain" in stage.lab.run("sinfo", "-h", "-n", "node003", "-o", "%T")
-    assert problem() == ""  # ours is the row's to say
+    assert (problem(), fact().drain) == ("", Drain.OURS)  # ours is the row's to say
     stage.backend.resume("node003")
     assert "drain" not in stage.lab.run("sinfo", "-h", "-n", "node003", "-o", "%T")
     stage.lab.run("scontrol", "update", "nodename=node003", "state=drain", "reason=disk")
     try:
         assert "Drained in Slurm" in problem()
         assert "disk" in problem()
+        stage.backend.drain("node003", "firmware")
         stage.backend.resume("node003")
-        assert problem()
+        assert "disk" in problem()
+        assert fact().drain is Drain.THEIRS
     finally:
         stage.lab.run("scontrol", "update", "nodename=node003", "state=resume")
 

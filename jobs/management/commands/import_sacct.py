@@ -11,10 +11,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from haein.cluster import accounts
-from haein.cluster.backends.slurm import past
+from haein.cluster import registry
+from haein.cluster.backends.slurm import past, tools
+from haein.cluster.backends.slurm.commands import Runner
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
-from haein.cluster.backends.slurm.tools import Tools
 from haein.lib import clock
 from haein.lib.errors import Problem
 from haein.tenants.models import Organization
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("file", type=Path, nargs="?")
-        source.add_argument("--since", type=_day, help="ask sacct itself, month by month: 2024-01-01 (UTC)")
+        source.add_argument("--since", type=_day, help="ask sacct itself, day by day: 2024-01-01 (UTC)")
         source.add_argument("--undo", action="store_true", help="take the last import out again")
         parser.add_argument("--organization", help="whose history it is, by name or id")
         parser.add_argument(
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             _teams(options["teams"]),
             options["domain"],
         )
-        lines = _of_file(options["file"]) if options["file"] else _of_sacct(accounts.tools(), options["since"])
+        lines = _of_file(options["file"]) if options["file"] else _of_sacct(registry.runner(), options["since"])
         self._tell(imports.read(lines, asked, keep=options["apply"]), kept=options["apply"])
 
     def _tell(self, report: Report, *, kept: bool) -> None:
@@ -115,10 +115,9 @@ def _of_file(path: Path) -> Iterator[str]:
         yield from file
 
 
-def _of_sacct(tools: Tools, since: datetime) -> Iterator[str]:
-    """What sacct tells of each month's jobs, so that slurmdbd reads one month's rows at a time. One that ran across the
-    end of a month is told twice, and read once."""
+def _of_sacct(runner: Runner, since: datetime) -> Iterator[str]:
+    """What sacct tells of each day's jobs. One that ran across midnight is told twice, and read once."""
     yield "|".join(past.COLUMNS)
-    for begin, end in past.months(since, clock.now()):
+    for begin, end in past.days(since, clock.now()):
         span = ("-S", f"{begin:%Y-%m-%dT%H:%M:%S}", "-E", f"{end:%Y-%m-%dT%H:%M:%S}")
-        yield from tools.lines("sacct", "-a", "-X", "-P", "-n", f"--format={past.FORMAT}", *span)
+        yield from tools.ask(runner, "sacct", "-a", "-X", "-P", "-n", f"--format={past.FORMAT}", *span).splitlines()

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from haein.cluster import accounts as kept
+from haein.cluster import registry
 from haein.cluster.backends.slurm.accounts import Step, Taken
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
 from haein.lib.errors import Problem
@@ -25,18 +26,18 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["undo"]:
-                kept.undo(kept.tools(), say=self.stdout.write)
+                kept.undo(registry.runner(), say=self.stdout.write)
             else:
                 self._bring_in_step(change=options["apply"])
         except (Problem, SlurmDown, SlurmRefused, Taken) as fault:
             raise CommandError(str(fault)) from fault
 
     def _bring_in_step(self, *, change: bool) -> None:
-        tools = kept.tools()
+        runner = registry.runner()
         owners = accounts.wanted()
-        steps = accounts.plan(kept.look(tools), owners)
+        steps = accounts.plan(kept.look(runner), owners)
         if change:
-            kept.apply(tools, steps, owners, say=self.stdout.write)
+            kept.apply(runner, steps, owners, say=self.stdout.write)
         elif steps:
             self._show(steps)
         if not steps:

@@ -87,7 +87,8 @@ def name_of(word: str, owner: UUID) -> str:
 def described(text: str) -> str:
     """The text as slurmdbd keeps it: in lower case and ASCII, without quotes."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9 ._/@:+-]+", " ", plain).strip()[:MOST_DESCRIPTION].strip() or "unnamed"
+    words = re.sub(r"[^a-z0-9._/@:+-]+", " ", plain).strip()
+    return words[:MOST_DESCRIPTION].rstrip() or "unnamed"
 
 
 # Reads.

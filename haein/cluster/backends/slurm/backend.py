@@ -27,6 +27,7 @@ from haein.cluster.backends.base import (
     BackendDown,
     Capability,
     Cause,
+    Drain,
     Environment,
     FileFact,
     Isolation,
@@ -94,6 +95,8 @@ class _Cluster:
     facts: tuple[NodeFact, ...]
     rigs: Mapping[str, devices.Rig]
     pools: Mapping[str, str]
+    capabilities: frozenset[Capability]
+    share_step: int
     at: float
 
 
@@ -101,6 +104,7 @@ class SlurmBackend(Backend):
     """Drives the Slurm behind `gateway`, as the `site` has it."""
 
     name = "slurm"
+    launches_at_once = 8
 
     def __init__(self, gateway: Gateway, site: Site) -> None:
         self._gateway = gateway
@@ -115,18 +119,11 @@ class SlurmBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
-        rigs = self._seen().rigs.values()
-        found = {Capability.PYTHON_ENVIRONMENTS, Capability.GANGS}
-        if any(device.layout for rig in rigs for device in rig.devices):
-            found.add(Capability.MIG)
-        if devices.least_shards(list(rigs)):
-            found.add(Capability.FRACTIONS)
-        return frozenset(found)
+        return self._seen().capabilities
 
     @property
     def share_step(self) -> int:  # type: ignore[override]
-        shards = devices.least_shards(list(self._seen().rigs.values()))
-        return devices.WHOLE // shards if shards else devices.WHOLE
+        return self._seen().share_step
 
     def environments(self) -> Sequence[Environment]:
         return [
@@ -162,7 +159,8 @@ class SlurmBackend(Backend):
             )
             facts.append(fact)
             rigs[node.name], pools[node.name] = devices.rig_of(node, emulated=self._site.emulated), pool
-        self._cluster = _Cluster(tuple(facts), rigs, pools, time.monotonic())
+        able, step = _abilities(list(rigs.values()))
+        self._cluster = _Cluster(tuple(facts), rigs, pools, able, step, time.monotonic())
         return self._cluster
 
     def isolation(self) -> Isolation:
@@ -391,7 +389,7 @@ class SlurmBackend(Backend):
             if records.exists(folder, records.STOP) and time.time() - _age_of(folder) > SETTLED_S:
                 return self._unbegun(attempt, folder)
             # Lost with slurmctld's last state file, or not accepted: another submission runs it once, by the claim.
-            return Sight(attempt, Phase.UNKNOWN, detail="Slurm does not know the job; it is handed over again.")
+            return Sight(attempt, Phase.UNKNOWN)
         last = float((end or {}).get("ended_at") or _last_seen(folder, start or {}))
         if told is None or time.time() - last < ACCOUNTING_S:
             return self._still(attempt, folder, start)
@@ -581,19 +579,24 @@ class SlurmBackend(Backend):
                     raise BackendDown(f"The wish to save could not be written: {error}.") from error
 
     def drain(self, node: str, reason: str) -> None:
+        if self._drain_of(node) is Drain.THEIRS:
+            return
         try:
             _asked(lambda: self._gateway.set_drained(node, f"{names.DRAIN_MARK}{reason}"))
         except SlurmRefused as refusal:
             raise BackendDown(f"Slurm does not let Haein drain {node}: {refusal}") from refusal
 
     def resume(self, node: str) -> None:
-        found = next((each for each in _asked(self._gateway.nodes) if each.name == node), None)
-        if found is None or not found.reason.startswith(names.DRAIN_MARK):
+        if self._drain_of(node) is not Drain.OURS:
             return
         try:
             _asked(lambda: self._gateway.set_resumed(node))
         except SlurmRefused as refusal:
             raise BackendDown(f"Slurm does not let Haein take {node} back: {refusal}") from refusal
+
+    def _drain_of(self, node: str) -> Drain | None:
+        found = next((each for each in _asked(self._gateway.nodes) if each.name == node), None)
+        return devices.drain_of(found) if found else None
 
     # Reading
 
@@ -641,6 +644,17 @@ class SlurmBackend(Backend):
 
     def _folder(self, attempt: UUID) -> str:
         return f"{self._attempts}/{attempt}"  # thousands a second: a Path would take five times as long
+
+
+def _abilities(rigs: Sequence[devices.Rig]) -> tuple[frozenset[Capability], int]:
+    """What jobs may ask for, and the thousandths that a share of a device is a multiple of."""
+    found = {Capability.PYTHON_ENVIRONMENTS, Capability.GANGS}
+    if any(device.layout for rig in rigs for device in rig.devices):
+        found.add(Capability.MIG)
+    shards = devices.least_shards(rigs)
+    if shards:
+        found.add(Capability.FRACTIONS)
+    return frozenset(found), devices.WHOLE // shards if shards else devices.WHOLE
 
 
 def _asked(question: Callable[[], Answer]) -> Answer:

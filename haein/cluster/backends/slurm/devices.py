@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from haein.cluster.backends.base import Cut, DeviceFact, NodeFact, Place, SliceGrant
+from haein.cluster.backends.base import Cut, DeviceFact, Drain, NodeFact, Place, SliceGrant
 from haein.cluster.backends.slurm import names
 from haein.cluster.backends.slurm.records import Gres, Held, NodeRecord, ReservationRecord
 from haein.placement import mig
@@ -122,15 +122,22 @@ def node_fact(node: NodeRecord, *, pool: str, emulated: bool, reserved: str) -> 
         pool=pool,
         labels=tuple(sorted(set(node.features))),
         problem=problem_of(node) or (f"Slurm has reserved it ({reserved})." if reserved else ""),
+        drain=drain_of(node),
     )
+
+
+def drain_of(node: NodeRecord) -> Drain | None:
+    """Whose drain keeps work from it, by the mark that ours have in their reason."""
+    if not any(state.startswith("DRAIN") for state in node.states):
+        return None
+    return Drain.OURS if node.reason.startswith(names.DRAIN_MARK) else Drain.THEIRS
 
 
 def problem_of(node: NodeRecord) -> str:
     """Why it takes no work, as a sentence; "" where it does, or where only a drain of ours keeps it from it."""
     why = f": {node.reason}" if node.reason else ""
     by = f" by {node.reason_by}" if node.reason_by else ""
-    drained = any(state.startswith("DRAIN") for state in node.states)
-    if drained and not node.reason.startswith(names.DRAIN_MARK):
+    if drain_of(node) is Drain.THEIRS:
         return f"Drained in Slurm{by}{why}."[:300]
     found = sorted((node.states & (OUT | AWAY)) - {"DRAIN", "DRAINED", "DRAINING"})
     return f"Slurm says that it is {', '.join(found).lower().replace('_', ' ')}{why}."[:300] if found else ""

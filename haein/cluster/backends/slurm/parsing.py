@@ -1,4 +1,4 @@
-"""How Slurm writes things down: durations, times, node lists, generic resources, states, exit codes, memory.
+"""How Slurm writes things down: durations, times, node lists, generic resources, states and exit codes.
 
 Everything raises ValueError for what it can't read. The forms are those of Slurm's manual pages (squeue, sacct,
 scontrol) and of what 22.05 really prints.
@@ -14,8 +14,6 @@ from haein.cluster.backends.slurm.records import Gres, State
 
 _NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "NONE", "Unknown", "UNKNOWN", "None assigned"})
 _ENDLESS = frozenset({"UNLIMITED", "INFINITE", "Partition_Limit", "NOT_SET", "INVALID"})
-_MIB_PER = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGTP]?)[nc]?")
 _GRES = re.compile(r"(?:gres[/:])?([^:(=]+)(?::((?:\(null\)|[^(=])*))?(?:=(\w+))?(?:\(([^)]*)\))?")
 _COUNT = re.compile(r"\d+K?")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -27,8 +25,9 @@ _NODE_SUFFIXES = {
     "$": "MAINTENANCE", "@": "REBOOT_REQUESTED", "^": "REBOOT_ISSUED", "-": "PLANNED",
 }  # fmt: skip
 
-# Words that stand beside or instead of the base state, by what they mean for who holds what.
+# Also the words that stand beside or instead of the base state, by what they mean for who holds what.
 _JOB_STATES = {
+    **{state.value: state for state in State},
     "RESIZING": State.RUNNING,
     "SIGNALING": State.RUNNING,
     "STAGE_OUT": State.COMPLETING,
@@ -80,15 +79,6 @@ def moment(word: str) -> int | None:
     return int(datetime.strptime(word, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
 
 
-def memory_mb(word: str) -> int:
-    """MiB of "1000M", "1.95T", "64000" (MiB) or "4Gn" (sacct's "a node")."""
-    match = _MEMORY.fullmatch(word)
-    if match is None:
-        raise ValueError(f"{word!r} is no size of memory.")
-    number, unit = match.groups()
-    return round(float(number) * _MIB_PER[unit or "M"])
-
-
 def count(word: str) -> int:
     """A whole number, also of "14K" and of the least in "4-8"."""
     low = word.split("-")[0]
@@ -102,14 +92,7 @@ def state(word: str) -> State:
 
     A word that nobody here knows yet counts as COMPLETING: it holds what it holds, and neither waits nor has ended.
     """
-    base = word.split(" ")[0].rstrip("+")
-    known = _JOB_STATES.get(base)
-    if known is not None:
-        return known
-    try:
-        return State(base)
-    except ValueError:
-        return State.COMPLETING
+    return _JOB_STATES.get(word.split(" ")[0].rstrip("+"), State.COMPLETING)
 
 
 def node_states(word: str) -> frozenset[str]:
@@ -243,9 +226,3 @@ def _gres_one(word: str) -> Gres:
         kind = middle or ""
     key, _, value = (note or "").partition(":")
     return Gres(name, text(kind), 1 if number is None else count(number), indices(value) if key == "IDX" else ())
-
-
-def tres(word: str) -> dict[str, str]:
-    """{"cpu": "3", "mem": "1000M", "gres/gpu:b200": "2"} of "cpu=3,mem=1000M,gres/gpu:b200=2"."""
-    pairs = (part.partition("=") for part in word.split(",") if part)
-    return {} if word in _NOTHING else {name: value for name, _, value in pairs}

@@ -138,7 +138,7 @@ def _run(cells: Mapping[str, str]) -> Run | StillOpen:
 @lru_cache(maxsize=256)
 def _state(text: str) -> State | None:
     """None for one that is not over. "CANCELLED by 1000" is CANCELLED. Raises Unreadable."""
-    word = text.split(" ", 1)[0].rstrip("+")
+    word = text.split(" ", 1)[0]
     if word in _OPEN_WORDS:
         return None
     try:
@@ -216,9 +216,9 @@ def _memory(text: str) -> int:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
-def months(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """From `since` to `until` by calendar months."""
+def days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """From `since` to `until` by days."""
     while since < until:
-        after = (since.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        after = since + timedelta(days=1)
         yield since, min(after, until)
         since = after

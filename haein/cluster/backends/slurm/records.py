@@ -6,6 +6,7 @@ CPUs are whole ones as Slurm counts them, memory is MiB, times are whole seconds
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +31,8 @@ class State(enum.Enum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     REVOKED = "REVOKED"
 
-    @property
+    # Kept, for it is asked of thousands of jobs at once, and to look an enum's member up in a set runs Python code.
+    @functools.cached_property
     def is_over(self) -> bool:
         """Whether its run has come to its end, and its nodes are free again."""
         return self not in WAITING and self not in HOLDING
@@ -147,5 +149,5 @@ def really_ran(
     """(begin, end) of a job's run by the times that slurmctld gives, None for what has not come: of one that waits it
     gives the expected start, of one that runs the end that its time limit makes, and of one that was cancelled before
     it had any nodes the cancel as its start."""
-    begun = None if state in WAITING or not nodes else started
+    begun = None if not nodes or state in WAITING else started
     return begun, ended if state.is_over or state is State.COMPLETING else None

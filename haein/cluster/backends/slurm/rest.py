@@ -48,6 +48,9 @@ class RestGateway(Gateway):
         self._jobs: Sequence[JobRecord] = ()
         self._jobs_at = 0
 
+    def close(self) -> None:
+        self._http.close()
+
     def nodes(self) -> Sequence[NodeRecord]:
         if self._commands:
             return self._commands.nodes()
@@ -109,7 +112,6 @@ class RestGateway(Gateway):
     def submit(self, submission: Submission) -> int:
         body = versions.submission_body(self._chosen(), submission)
         answer = self._ask("POST", "/slurm/{version}/job/submit", body=body, user=submission.user)
-        # Errors beside an id are remarks ("Job is in held state"): it was accepted.
         number = answer.get("job_id") or (answer.get("result") or {}).get("job_id")
         if not number:
             raise SlurmDown("slurmrestd answered a submission with neither a job's id nor an error.")
@@ -207,9 +209,10 @@ class RestGateway(Gateway):
             raise SlurmDown(
                 f"slurmrestd answered HTTP {answer.status_code} without JSON: {answer.text[:80].strip()!r}."
             ) from None
-        found = versions.errors(told)
-        if answer.is_success and not (found and _is_empty(told)):
+        if answer.is_success:
+            # What stands under "errors" then are remarks: "Nothing found", "Job is in held state".
             return told
+        found = versions.errors(told)
         number, message = found[0] if found else (0, f"HTTP {answer.status_code}")
         if answer.status_code >= 500 and found and {each for each, _ in found} <= _MAYBE_THE_TOKEN:
             raise SlurmDown(f"slurmrestd says: {message}. {self._tokens.doubt}")
@@ -219,8 +222,3 @@ class RestGateway(Gateway):
 def _is_told(answer: httpx.Response) -> bool:
     """Whether the answer is Slurm's own and not only that the path is unknown."""
     return str(answer.headers.get("content-type", "")).startswith("application/json")
-
-
-def _is_empty(told: versions.Answer) -> bool:
-    """An answer of newer versions that has nothing in it beside its errors."""
-    return not any(told.get(key) for key in ("jobs", "nodes", "reservations", "job_id", "result", "paths"))

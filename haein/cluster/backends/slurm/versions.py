@@ -257,6 +257,9 @@ def past(told: Answer) -> JobRecord:
         # A run that was put back in the queue is over for good on record.
         state = State.CANCELLED
     code, killed_by = _status(told.get("exit_code")) if end is not None else (None, None)
+    if state is State.FAILED and (code, killed_by) == (0, None):
+        # The slurmdbd side of 0.0.38 says 0 of every job.
+        code = None
     comment = told.get("comment")
     return JobRecord(
         id=told["job_id"],
