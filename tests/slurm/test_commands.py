@@ -170,6 +170,26 @@ def test_a_machine_without_the_commands_says_so(monkeypatch: pytest.MonkeyPatch,
         CommandGateway(LocalRunner()).jobs()
 
 
+class Tomorrows(LocalRunner):
+    """A Slurm that has learned other words."""
+
+    def run(self, argv: Sequence[str], *, stdin: str = "", environment: Mapping[str, str] | None = None) -> Outcome:
+        outcome = super().run(argv, stdin=stdin, environment=environment)
+        return Outcome(
+            outcome.code, outcome.out.replace("RealMemory=", "Memory=").replace("CPU_IDs=0", "CPU_IDs=x"), ""
+        )
+
+
+def test_an_answer_that_cannot_be_read_is_no_crash(slurm: Lab, theirs: Callable[..., int]) -> None:
+    way = CommandGateway(Tomorrows(slurm.conf))
+    with pytest.raises(SlurmDown, match="scontrol wrote what Haein can't read"):
+        way.nodes()
+    number = theirs("--nodelist=node006", "--exclusive")
+    running(commands(slurm), number)
+    with pytest.raises(SlurmDown, match="scontrol wrote what Haein can't read"):
+        way.held([number])
+
+
 def test_a_site_without_accounting_has_no_history(own_slurm: Callable[..., Lab]) -> None:
     assert commands(own_slurm(nodes=1)).history(["haein-any"], 0) is None
 

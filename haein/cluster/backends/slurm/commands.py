@@ -170,12 +170,14 @@ class CommandGateway(Gateway):
 
     def nodes(self) -> Sequence[NodeRecord]:
         lines = self._ask(["scontrol", "-o", "-d", "-a", "show", "node"]).splitlines()
-        nodes = [_node(line) for line in lines if line.startswith("NodeName=")]
+        with refusals.understood("scontrol"):
+            nodes = [_node(line) for line in lines if line.startswith("NodeName=")]
         return sorted(nodes, key=lambda node: node.name)
 
     def reservations(self) -> Sequence[ReservationRecord]:
         lines = self._ask(["scontrol", "-o", "-a", "show", "reservation"]).splitlines()
-        return [_reservation(line) for line in lines if line.startswith("ReservationName=")]
+        with refusals.understood("scontrol"):
+            return [_reservation(line) for line in lines if line.startswith("ReservationName=")]
 
     def jobs(self) -> Sequence[JobRecord]:
         # Names and comments are anybody's words, line breaks included: a mark that nobody can know closes each of them,
@@ -184,7 +186,8 @@ class CommandGateway(Gateway):
         fields = ",".join([*(f"{name}:|" for name in _SQUEUE_FIELDS), f"Name:{mark}", f"Comment:{mark}"])
         out = self._ask(["squeue", "--noheader", "--all", "--states=all", "--noconvert", "-O", fields])
         every = iter(out.split(mark))
-        return [_job(words.lstrip("\n"), comment) for words, comment in zip(every, every, strict=False)]
+        with refusals.understood("squeue"):
+            return [_job(words.lstrip("\n"), comment) for words, comment in zip(every, every, strict=False)]
 
     def held(self, ids: Collection[int]) -> Mapping[int, Sequence[Held]]:
         if not ids:
@@ -196,15 +199,14 @@ class CommandGateway(Gateway):
             out = self._ask(["scontrol", "-o", "-d", "-a", "show", "job"])
         told: dict[int, Sequence[Held]] = {}
         doubtful = set()
-        for number, record in _job_details(out):
-            held = _held(record)
+        for number, held in _holdings(out):
             if held and number in ids and told.setdefault(number, held) != held:
                 doubtful.add(number)
         for number in doubtful:
             # Somebody's job carries another's record in its name. Asked alone, the first is the one asked for.
             out = self._ask(["scontrol", "-o", "-d", "show", "job", str(number)], may_fail=True)
             told.pop(number)
-            told.update((found, _held(record)) for found, record in list(_job_details(out))[:1])
+            told.update(list(_holdings(out))[:1])
         return told
 
     def history(self, names: Collection[str], since: int) -> Sequence[JobRecord] | None:
@@ -225,7 +227,8 @@ class CommandGateway(Gateway):
                     return None
                 raise _down(outcome, "sacct")
             rows = (line.split(mark) for line in outcome.out.splitlines())
-            records.extend(_past(row) for row in rows if len(row) == len(_SACCT_FIELDS))
+            with refusals.understood("sacct"):
+                records.extend(_past(row) for row in rows if len(row) == len(_SACCT_FIELDS))
         return [record for record in records if record.submitted >= since]
 
     def submit(self, submission: Submission) -> int:
@@ -424,10 +427,12 @@ def _words(listed: str) -> tuple[str, ...]:
     return tuple(word for word in parsing.text(listed).split(",") if word)
 
 
-def _job_details(out: str) -> Iterator[tuple[int, str]]:
-    """(id, its record) in scontrol's order."""
+def _holdings(out: str) -> Iterator[tuple[int, Sequence[Held]]]:
+    """(id, what it holds) in scontrol's order."""
     for record in re.split(r"^JobId=", out, flags=re.MULTILINE)[1:]:
-        yield int(record.split(maxsplit=1)[0]), record
+        with refusals.understood("scontrol"):
+            told = int(record.split(maxsplit=1)[0]), _held(record)
+        yield told
 
 
 def _held(record: str) -> Sequence[Held]:
