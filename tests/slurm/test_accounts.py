@@ -173,4 +173,4 @@ def test_people_s_words_may_hold_the_sign_between_columns() -> None:
         "c", "haein_a|haein|one | two\n", "haein_a|||root|cpu=8,gres/gpu=3|normal,urgent\n", "normal\n"
     )
     found = said.accounts["haein_a"]
-    assert (found.description, found.gpus, found.qos) == ("one | two", 3, {"normal", "urgent"})
+    assert (found.description, found.gpus, set(found.qos)) == ("one | two", 3, {"normal", "urgent"})
