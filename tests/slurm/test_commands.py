@@ -109,6 +109,27 @@ def test_a_job_gets_nothing_of_ours(slurm: Lab, monkeypatch: pytest.MonkeyPatch)
     assert "HAEIN" not in told
 
 
+class Roots(LocalRunner):
+    is_root = True
+
+
+class NotRoots(LocalRunner):
+    is_root = False
+
+
+def test_only_root_submits_for_others_by_the_commands(slurm: Lab) -> None:
+    way = CommandGateway(NotRoots(slurm.conf))
+    with pytest.raises(
+        SlurmRefused, match="Only root may submit for another user by Slurm's commands, and so for nobody"
+    ):
+        way.submit(submission(slurm, "haein-other", "true", user="nobody"))
+
+
+def test_a_user_that_the_machine_does_not_know_is_refused(slurm: Lab) -> None:
+    with pytest.raises(SlurmRefused, match="Slurm does not know the user"):
+        CommandGateway(Roots(slurm.conf)).submit(submission(slurm, "haein-nobody", "true", user="no-such-user"))
+
+
 def test_a_node_is_drained_and_taken_back(slurm: Lab) -> None:
     way = commands(slurm)
 

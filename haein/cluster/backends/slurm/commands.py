@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from haein.cluster.backends.slurm import parsing, refusals
-from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown
+from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown, SlurmRefused
 from haein.cluster.backends.slurm.records import (
     Held,
     JobRecord,
@@ -28,6 +28,8 @@ from haein.cluster.backends.slurm.records import (
 
 # slurmctld lost sight of is given up by Slurm's commands after 9 s (its MessageTimeout's default is 10).
 PATIENCE_S = 30.0
+# slurm_errno.h
+PERMISSION_DENIED, INVALID_USER = 2002, 2010
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Times come as seconds since the epoch from the tools that honour the first, and in UTC from the others.
 _SPEAK_PLAINLY = {"SLURM_TIME_FORMAT": "%s", "TZ": "UTC0", "LC_ALL": "C.UTF-8"}
@@ -248,11 +250,14 @@ class CommandGateway(Gateway):
 
     def _as_user(self, user: str) -> list[str]:
         if not self._runner.is_root:
-            # Slurm itself lets nobody else name a user, and says so.
-            return [f"--uid={user}"]
+            raise SlurmRefused(
+                f"Only root may submit for another user by Slurm's commands, and so for {user}; "
+                "or over slurmrestd with a token of SlurmUser's.",
+                PERMISSION_DENIED,
+            )
         group = self._runner.group_of(user)
         if group is None:
-            raise refusals.fault(2010, "Invalid user id", "sbatch")
+            raise refusals.fault(INVALID_USER, "Invalid user id", "sbatch")
         # Without it the job keeps root's group.
         return [f"--uid={user}", f"--gid={group}"]
 
