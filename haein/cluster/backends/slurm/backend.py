@@ -62,7 +62,9 @@ FILES_S = 60.0
 ACCOUNTING_S = 120.0
 UPLOAD_CAP = 20_000 << 20
 # Of what Slurm will not do, what is the site's to mend and no fault of the job (slurm_errno.h).
-SITES_FAULT = frozenset({2002, 2007, 2044, 2045, 2046, 2066, 9001})
+SITES_FAULT = frozenset(
+    {2000, 2001, 2002, 2003, 2007, 2010, 2044, 2045, 2046, 2052, 2053, 2056, 2066, 2070, 2101, 2105, 2113, 9001}
+)
 
 
 def nobodys_account(_organization_id: UUID | None, _team_id: UUID) -> str:
