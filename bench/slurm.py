@@ -24,6 +24,7 @@ from haein.slurmlab.lab import Lab
 from tests.contract.slurm_stage import JOBS_USER
 from tests.house import until
 from tests.rows import Rows
+from tests.slurmlab import house_settings
 from tests.tokens import token_of
 
 NODES = 128
@@ -50,15 +51,7 @@ def cluster(nodes: int = NODES) -> Iterator[Lab]:
 
 
 def settings(lab: Lab) -> dict[str, str]:
-    return {
-        "HAEIN_BACKEND": "slurm",
-        "HAEIN_SLURM_CONF": str(lab.conf),
-        "HAEIN_SLURM_REST_URL": lab.rest_url,
-        "HAEIN_SLURM_JWT_KEY": str(lab.jwt_key),
-        "HAEIN_SLURM_USER": JOBS_USER,
-        "HAEIN_SLURM_EMULATED": "1",
-        "HAEIN_API_RATE": "1000000",
-    }
+    return {**house_settings(lab), "HAEIN_API_RATE": "1000000"}
 
 
 def submits() -> Figure:

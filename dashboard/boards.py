@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Sum
+from django.db.models import Count, Prefetch, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -19,15 +19,18 @@ from haein.lib import money
 from haein.tenants.scope import Scope
 from jobs import arrays, services, wording
 from jobs.arrays import Array
-from jobs.models import STATE_NAMES, Allocation, Attempt, Job
+from jobs.models import STATE_NAMES, Allocation, Attempt, Job, Worker
 from jobs.spec import Spec
 from jobs.states import ENDED, State
 
 SHOWN = 8
+# Of a gang; the others are counted.
+NODES_NAMED = 4
 
 
 def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
     """What the reader's teams run, wait for and spend at this moment."""
+    # The jobs of an array were made at one moment: without their ids a list would be in another order each time.
     jobs = Job.objects.seen_by(scope).select_related("submitted_by")
     counts: dict[str, int] = dict(
         Job.objects.seen_by(scope)
@@ -36,9 +39,9 @@ def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
         .annotate(Count("id"))
         .order_by()
     )
-    running = list(jobs.filter(state__in=[State.STARTING, State.RUNNING]).order_by("-created_at")[:SHOWN])
-    waiting = list(jobs.filter(state=State.QUEUED).order_by("-priority", "queued_at")[:SHOWN])
-    recent = list(jobs.filter(state__in=[s.value for s in ENDED]).order_by("-created_at")[:SHOWN])
+    running = list(jobs.filter(state__in=[State.STARTING, State.RUNNING]).order_by("-created_at", "id")[:SHOWN])
+    waiting = list(jobs.filter(state=State.QUEUED).order_by("-priority", "queued_at", "id")[:SHOWN])
+    recent = list(jobs.filter(state__in=[s.value for s in ENDED]).order_by("-created_at", "-id")[:SHOWN])
     rows = {row.id: row for row in present.job_rows([*running, *waiting, *recent], now=now)}
     return {
         "figures": _figures(scope, counts, now),
@@ -136,16 +139,17 @@ def _notice(job: Job, newest: Attempt) -> dict[str, Any] | None:
 
 def _attempts(job: Job, scope: Scope) -> list[Any]:
     rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
-    return list(rows.annotate(others=Count("workers")))
+    return list(rows.prefetch_related(Prefetch("workers", Worker.objects.select_related("node"))))
 
 
 def _attempt(row: Any, now: datetime) -> dict[str, Any]:
+    nodes = list(dict.fromkeys([row.node.name, *(worker.node.name for worker in row.workers.all())]))
     return {
         "id": str(row.pk),
         "number": row.number,
         "state": Attempt.State(row.state).label,
-        "node": row.node.name,
-        "others": row.others,
+        "nodes": nodes[:NODES_NAMED],
+        "others": len(nodes) - len(nodes[:NODES_NAMED]),
         "placed": row.placed_at,
         "started": row.started_at,
         "ended": row.ended_at,

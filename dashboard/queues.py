@@ -108,11 +108,12 @@ def head(found: Queue) -> dict[str, Any]:
 
 
 def _figures(mine: int, others: int, held: Held) -> list[tuple[str, str, str]]:
-    every = f"{held.all / 1000:g}"
+    every, outside = f"{held.all / 1000:g}", _("held by work not submitted through Haein")
     return [
         (_("Waiting"), f"{mine}", _("jobs that you can see")),
         (_("Of others"), f"{others}", _("more jobs wait in all")),
         (_("GPUs held"), f"{held.held / 1000:g}", _("of %(all)s in service") % {"all": every}),
+        *([(_("GPUs outside"), f"{held.outside / 1000:g}", outside)] if held.outside else []),
         (_("GPUs free"), f"{held.free / 1000:g}", _("not all in one piece")),
         (_("GPUs lent"), f"{held.borrowed / 1000:g}", _("held beyond a team's guarantee")),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -116,7 +117,9 @@ def _places(attempt: Attempt) -> tuple[Place, ...]:
     return tuple(Place(node.name, tuple(own)) for node, own in zip(nodes, slices, strict=True))
 
 
-def _talk(backend: Backend, launch: Launch) -> None:
+def _talk(backend: Backend, launch: Launch, over: float) -> None:
+    if time.monotonic() >= over:
+        return
     try:
         backend.launch(launch)
     except Refused as refusal:

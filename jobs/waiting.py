@@ -11,9 +11,10 @@ from django.db.models import Q, QuerySet, Sum
 from django.utils.translation import gettext_lazy as _
 
 from haein.cluster.models import Device
-from haein.placement.model import WHOLE
+from haein.placement import weights
+from haein.placement.model import WHOLE, Grant
 from haein.tenants.scope import Scope
-from jobs import promises
+from jobs import promises, snapshots
 from jobs.models import Allocation, Job
 from jobs.promises import Known, Place
 from jobs.states import State
@@ -29,16 +30,17 @@ DEFAULT_SORT = "start"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Thousandths of the GPUs in service: all, held, and of those the ones that are held beyond their holders'
-    guarantees."""
+    """Thousandths of the GPUs in service: all, held by jobs, of those the ones that are held beyond their holders'
+    guarantees, and held by work that was not submitted here."""
 
     all: int
     held: int
     borrowed: int
+    outside: int
 
     @property
     def free(self) -> int:
-        return max(0, self.all - self.held)
+        return max(0, self.all - self.held - self.outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,14 @@ def of(scope: Scope, *, sort: str = DEFAULT_SORT, now: datetime) -> Queue:
 
 
 def _held() -> Held:
-    devices = Device.objects.filter(present=True, problem="", node__present=True, node__drained_at=None).count()
+    usable = Device.objects.filter(present=True, problem="", node__present=True, node__problem="")
+    in_service = dict(usable.filter(node__drained_at=None).values_list("pk", "model__name"))
     held = Allocation.objects.filter(ended_at=None).aggregate(
         all=Sum("weight"), borrowed=Sum("weight", filter=Q(attempt__guaranteed=False))
     )
-    return Held(WHOLE * devices, held["all"] or 0, held["borrowed"] or 0)
+    outside = sum(
+        weights.of_grant(Grant(work.device_id, work.units, work.memory, work.profile), in_service[work.device_id], 0)
+        for work in snapshots.outside()
+        if work.device_id in in_service
+    )
+    return Held(WHOLE * len(in_service), held["all"] or 0, held["borrowed"] or 0, outside)

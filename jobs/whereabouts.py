@@ -240,11 +240,15 @@ def _note(
         return
     at = {pk: list(nodes.get(pk, book.nodes[pk])) for pk in sorted(changed)}
     held = {pk: [each._replace(spot=spots.get(each.id, each.spot)) for each in book.slices[pk]] for pk in at}
-    devices = Device.objects.in_bulk({each.spot.device_id for own in held.values() for each in own})
-    rows = Node.objects.in_bulk({node for own in at.values() for node in own})
+    both = [*held.values(), *(book.slices[pk] for pk in at)]
+    devices = Device.objects.in_bulk({each.spot.device_id for own in both for each in own})
+    rows = Node.objects.in_bulk({node for pk in at for node in (*at[pk], *book.nodes[pk])})
     notes = []
     for pk, attempt in ((pk, book.attempts[pk]) for pk in at):
         where = scheduling.where(_placements(at[pk], held[pk]), rows, devices)
+        # Another instance of the same device is the same place to a reader, who was told of it already.
+        if where == scheduling.where(_placements(book.nodes[pk], book.slices[pk]), rows, devices):
+            continue
         code = "gave_way" if pk in loose else "found_at"
         notes.append((attempt.job, moves.Why(code, {"where": where}, attempt=attempt.number)))
     moves.note_all(notes, now=now)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from haein.slurmlab import Lab, processes
+from tests.contract.slurm_stage import JOBS_USER
 
 
 @contextmanager
@@ -27,6 +28,18 @@ def lab_folder() -> Iterator[Path]:
         processes.kill(left)
         shutil.rmtree(folder)
         assert not left
+
+
+def house_settings(lab: Lab) -> dict[str, str]:
+    """Of a house on this Slurm."""
+    return {
+        "HAEIN_BACKEND": "slurm",
+        "HAEIN_SLURM_CONF": str(lab.conf),
+        "HAEIN_SLURM_REST_URL": lab.rest_url,
+        "HAEIN_SLURM_JWT_KEY": str(lab.jwt_key),
+        "HAEIN_SLURM_USER": JOBS_USER,
+        "HAEIN_SLURM_EMULATED": "1",
+    }
 
 
 @contextmanager

@@ -37,6 +37,8 @@ READY = frozenset({"python"})
 class Engine(SimulatorBackend):
     """Its nodes are `facts`; what it was asked is in `handed`, `told` and `drained`; `away` while it can't be asked."""
 
+    queues = True
+
     def __init__(self, var: Path, *names: str) -> None:
         super().__init__(var)
         self.facts: list[NodeFact] = [node_fact(name) for name in names]

@@ -15,7 +15,7 @@ from billing.models import Usage
 from haein.cluster.backends.base import Capability, Cause, Phase, Sight
 from haein.lib import clock
 from haein.lib.errors import Invalid
-from jobs import lifecycle, preempting, scheduling, services
+from jobs import lifecycle, preempting, scheduling, services, tasks
 from jobs.models import Allocation, Attempt, Job, Spent
 from jobs.preempting import Yield
 from tests.cast import Person, Program
@@ -61,6 +61,19 @@ def test_only_a_change_of_what_they_wait_for_is_written_and_all_at_once(
     assert set(Attempt.objects.values_list("waits_for", flat=True)) == {"Resources"}
 
 
+def test_it_is_not_asked_at_once_what_became_of_what_it_was_handed(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at its own queue once a second, and so do we: to ask after each of a thousand launches costs a core."""
+    monkeypatch.setattr(tasks, "backend", lambda: engine)
+    submit(alice)
+    tasks._advance()
+    assert len(engine.handed) == 1
+    assert Attempt.objects.get().waits_for == ""
+    tasks._observe()
+    assert Attempt.objects.get().waits_for == "Resources"
+
+
 def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(
     engine: Engine, alice: Person, submit: Submit
 ) -> None:
@@ -74,6 +87,21 @@ def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(
     engine.look()
     assert lifecycle.launch(engine, now=later) == 1
     assert [launch.attempt_id for launch in engine.handed] == [attempt.pk] * 2
+
+
+def test_an_engine_that_does_not_answer_keeps_nobody_waiting_longer_than_the_lease(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(alice)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=READY)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "LAUNCH_LEASE", timedelta(0))
+        lifecycle.launch(engine, now=now)
+    assert engine.handed == []
+    assert lifecycle.launch(engine, now=now + lifecycle.LAUNCH_LEASE / 2) == 0
+    assert lifecycle.launch(engine, now=now + 2 * lifecycle.LAUNCH_LEASE) == 1
+    assert len(engine.handed) == 1
 
 
 def test_it_is_told_whose_work_it_is(engine: Engine, alice: Person, submit: Submit) -> None:

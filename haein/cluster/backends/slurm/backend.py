@@ -104,6 +104,7 @@ class SlurmBackend(Backend):
     """Drives the Slurm behind `gateway`, as the `site` has it."""
 
     name = "slurm"
+    queues = True
     launches_at_once = 8
 
     def __init__(self, gateway: Gateway, site: Site) -> None:
