@@ -50,12 +50,14 @@ _WAITS = """
 
 def launch(backend: Backend, *, now: datetime) -> int:
     """Start the attempts that wait for it; returns how many were tried."""
+    # Whoever takes longer than the lease finds that others have taken the rest up.
+    over = time.monotonic() + LAUNCH_LEASE.total_seconds()
     attempts = _lease(now)
     if attempts:
         sizes = arrays.sizes(attempt.job.array for attempt in attempts)
         launches = [_launch_of(attempt, sizes) for attempt in attempts]
         with ThreadPoolExecutor(backend.launches_at_once, thread_name_prefix="launch") as pool:
-            list(pool.map(lambda each: _talk(backend, each), launches))
+            list(pool.map(lambda each: _talk(backend, each, over), launches))
     return len(attempts)
 
 
