@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from haein.cluster import registry
-from haein.cluster.backends.slurm import checking
+from haein.cluster.backends.slurm import checking, tools
 from haein.cluster.backends.slurm.backend import Site
 from haein.cluster.backends.slurm.checking import Finding, Grade
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner
@@ -89,7 +89,7 @@ def test_a_folder_that_jobs_can_t_reach_is_found(stage: SlurmStage, tmp_path: Pa
 )
 def test_what_slurm_is_set_to_is_judged(stage: SlurmStage, config: dict[str, str], sentence: str) -> None:
     runner = LocalRunner(stage.lab.conf)
-    real = dict(checking.tools.config(runner))
+    real = dict(tools.config(runner))
     findings = list(checking.of_config({**real, **config}, by_rest=True, by_account=True))
     assert sentence in "\n".join(each.sentence for each in findings)
 

@@ -155,10 +155,13 @@ def _of_accounting(runner: Runner) -> Iterator[Finding]:
         yield doubtful(f"slurmdbd does not answer now: {fault}")
         return
     yield good("slurmdbd answers.")
-    if who != "root" and level not in {"Administrator", "Operator"}:
+    if who == "root" or level == "Administrator":
+        return
+    if level != "Operator":
         yield doubtful(
-            f"{who} is no operator in Slurm: Haein can't drain nodes, nor see and end jobs that run as others."
+            f"{who} is no operator in Slurm: it can't end jobs that run as others, nor keep accounts by team."
         )
+    yield doubtful(f"{who} is no administrator in Slurm: a drain of Haein's holds for Haein's own jobs alone.")
 
 
 def _of_folder(site: Site) -> Iterator[Finding]:
