@@ -310,7 +310,10 @@ def test_what_was_lent_comes_back_and_its_borrower_goes_on_later(
         expect(borrower.locator("#log")).to_contain_text("goes on from what it saved", timeout=20_000)
     lent = borrower.url.strip("/").split("/")[-1]
     first, second = (str(attempt) for (attempt,) in rows.ask(ATTEMPTS, lent))
-    assert accounted(slurm, first)[0] != accounted(slurm, second)[0], "two jobs of Slurm's"
+    one, other = accounted(slurm, first), accounted(slurm, second)
+    assert one is not None
+    assert other is not None
+    assert one[0] != other[0], "two jobs of Slurm's"
     cancel(borrower)
 
 
