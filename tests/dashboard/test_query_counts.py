@@ -41,7 +41,7 @@ MOST = {
     "/api/v1/jobs?state=open": 6,
     "/api/v1/jobs/{running}": 6,
     "/api/v1/jobs/{queued}": 16,
-    "/api/v1/queue": 8,
+    "/api/v1/queue": 9,
     "/api/v1/jobs/{running}/events": 6,
     "/api/v1/jobs/{running}/attempts": 9,
     "/api/v1/usage": 5,
