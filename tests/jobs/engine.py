@@ -53,7 +53,7 @@ class Engine(SimulatorBackend):
 
     def launch(self, launch: Launch) -> None:
         self.handed.append(launch)
-        self.sights.setdefault(launch.attempt_id, Sight(launch.attempt_id, Phase.UNKNOWN, detail="Resources"))
+        self.sights.setdefault(launch.attempt_id, Sight(launch.attempt_id, Phase.UNKNOWN, detail="Its nodes are busy."))
 
     def observe(self, attempts: Collection[UUID]) -> Mapping[UUID, Sight]:
         return {pk: self.sights.get(pk, Sight(pk, Phase.UNKNOWN)) for pk in attempts}

@@ -33,12 +33,12 @@ def test_it_says_what_it_waits_for_while_it_waits(engine: Engine, alice: Person,
     job = submit(alice)
     (attempt,) = engine.take()
     engine.look()
-    assert why(job) == "Handed to the cluster, which says: Resources"
+    assert why(job) == "Handed to the cluster. Its nodes are busy."
     assert Program(alice).get(f"jobs/{job.pk}").json()["reason"] == why(job)
-    assert "Handed to the cluster, which says: Resources" in alice.client.get(f"/jobs/{job.pk}/").content.decode()
-    engine.sights[attempt.pk] = Sight(attempt.pk, Phase.UNKNOWN, detail="Priority")
+    assert "Handed to the cluster. Its nodes are busy." in alice.client.get(f"/jobs/{job.pk}/").content.decode()
+    engine.sights[attempt.pk] = Sight(attempt.pk, Phase.UNKNOWN, detail="Others go first.")
     engine.look()
-    assert why(job).endswith("Priority")
+    assert why(job).endswith("Others go first.")
     engine.runs(attempt.pk)
     engine.look()
     assert why(job) == "Its process runs on node1."
@@ -58,7 +58,7 @@ def test_only_a_change_of_what_they_wait_for_is_written_and_all_at_once(
         return [query["sql"] for query in seen if "waits_for = given" in query["sql"]]
 
     assert (len(written()), len(written())) == (1, 0)
-    assert set(Attempt.objects.values_list("waits_for", flat=True)) == {"Resources"}
+    assert set(Attempt.objects.values_list("waits_for", flat=True)) == {"Its nodes are busy."}
 
 
 def test_it_is_not_asked_at_once_what_became_of_what_it_was_handed(
@@ -71,7 +71,7 @@ def test_it_is_not_asked_at_once_what_became_of_what_it_was_handed(
     assert len(engine.handed) == 1
     assert Attempt.objects.get().waits_for == ""
     tasks._observe()
-    assert Attempt.objects.get().waits_for == "Resources"
+    assert Attempt.objects.get().waits_for == "Its nodes are busy."
 
 
 def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(

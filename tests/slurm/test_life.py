@@ -110,7 +110,7 @@ def test_what_slurm_does_not_start_is_taken_back_and_waits_again(
 ) -> None:
     with all_of(stage, "node001"):
         job = submit(alice, command="true")
-        drive(lambda: seen(job) == "starting" and "which says: Slurm says" in services.why(job))
+        drive(lambda: seen(job) == "starting" and "cluster. Slurm says" in services.why(job))
         drive(lambda: seen(job) == "queued")
         attempt = job.attempts.get()
         assert (attempt.cause, attempt.started_at, job.failures) == ("not taken", None, 0)
