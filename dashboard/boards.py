@@ -139,7 +139,7 @@ def _notice(job: Job, newest: Attempt) -> dict[str, Any] | None:
 
 def _attempts(job: Job, scope: Scope) -> list[Any]:
     rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
-    return list(rows.prefetch_related(Prefetch("workers", Worker.objects.select_related("node"))))
+    return list(rows.prefetch_related(Prefetch("workers", Worker.objects.seen_by(scope).select_related("node"))))
 
 
 def _attempt(row: Any, now: datetime) -> dict[str, Any]:

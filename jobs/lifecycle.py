@@ -49,8 +49,11 @@ _WAITS = """
 
 
 def launch(backend: Backend, *, now: datetime) -> int:
-    """Start the attempts that wait for it; returns how many were tried."""
-    # Whoever takes longer than the lease finds that others have taken the rest up.
+    """Start the attempts that wait for it; returns how many are ours to start.
+
+    When the lease is over the rest is left to whoever takes it next: each launch may wait long for an engine that is
+    away, and a hundred of them one after another would keep everything else waiting for minutes.
+    """
     over = time.monotonic() + LAUNCH_LEASE.total_seconds()
     attempts = _lease(now)
     if attempts:

@@ -148,6 +148,11 @@ def test_a_slurmctld_that_is_gone_is_down_and_found_again(own_slurm: Callable[..
     assert gateway.nodes()
 
 
+def test_a_site_without_accounting_has_no_history(own_slurm: Callable[..., Lab], way: Way) -> None:
+    lab = own_slurm(nodes=1)
+    assert way(MintedTokens(lab.jwt_key, lab.user), lab.rest_url).history(["haein-any"], 0) is None
+
+
 def test_the_backend_needs_nothing_but_slurmrestd(slurmrestd: RestGateway, slurm: Lab) -> None:
     stage = SlurmStage(slurm, slurmrestd)
     try:

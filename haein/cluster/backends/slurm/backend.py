@@ -52,7 +52,7 @@ from haein.cluster.backends.slurm.script import Terms
 
 Answer = TypeVar("Answer")
 
-SUBMITTED, FINAL = "submitted", "final"
+SUBMITTED, FINAL, ABILITIES = "submitted", "final", "abilities"
 CLUSTER_AGE_S = 10.0
 # So long after a submission slurmctld may not list the job yet, or may have lost it with its last state file.
 SETTLED_S = 15.0
@@ -62,7 +62,9 @@ FILES_S = 60.0
 ACCOUNTING_S = 120.0
 UPLOAD_CAP = 20_000 << 20
 # Of what Slurm will not do, what is the site's to mend and no fault of the job (slurm_errno.h).
-SITES_FAULT = frozenset({2002, 2007, 2044, 2045, 2046, 2066, 9001})
+SITES_FAULT = frozenset(
+    {2000, 2001, 2002, 2003, 2007, 2010, 2044, 2045, 2046, 2052, 2053, 2056, 2066, 2070, 2101, 2105, 2113, 9001}
+)
 
 
 def nobodys_account(_organization_id: UUID | None, _team_id: UUID) -> str:
@@ -120,11 +122,19 @@ class SlurmBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
-        return self._seen().capabilities
+        return self._abilities()[0]
 
     @property
     def share_step(self) -> int:  # type: ignore[override]
-        return self._seen().share_step
+        return self._abilities()[1]
+
+    def _abilities(self) -> tuple[frozenset[Capability], int]:
+        """As the last look has put them down, whoever's it was: pages ask, and they wait for no Slurm, up or down."""
+        told = records.read(str(self._layout.var), ABILITIES)
+        if told is None:
+            seen = self._seen()
+            return seen.capabilities, seen.share_step
+        return frozenset(Capability[name] for name in told["capabilities"].split()), int(told["share_step"])
 
     def environments(self) -> Sequence[Environment]:
         return [
@@ -162,7 +172,15 @@ class SlurmBackend(Backend):
             rigs[node.name], pools[node.name] = devices.rig_of(node, emulated=self._site.emulated), pool
         able, step = _abilities(list(rigs.values()))
         self._cluster = _Cluster(tuple(facts), rigs, pools, able, step, time.monotonic())
+        self._put_down(able, step)
         return self._cluster
+
+    def _put_down(self, able: frozenset[Capability], step: int) -> None:
+        told = {"capabilities": " ".join(sorted(each.name for each in able)), "share_step": str(step)}
+        folder = str(self._layout.var)
+        if records.read(folder, ABILITIES) != told:
+            with suppress(OSError):  # who serves pages may not write there, and need not
+                records.replace(folder, ABILITIES, list(told.items()), durable=False, mode=0o644)
 
     def isolation(self) -> Isolation:
         if self._site.users:
