@@ -30,6 +30,7 @@ NODES_NAMED = 4
 
 def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
     """What the reader's teams run, wait for and spend at this moment."""
+    # The jobs of an array were made at one moment: without their ids a list would be in another order each time.
     jobs = Job.objects.seen_by(scope).select_related("submitted_by")
     counts: dict[str, int] = dict(
         Job.objects.seen_by(scope)
@@ -38,9 +39,9 @@ def overview(scope: Scope, *, now: datetime) -> dict[str, Any]:
         .annotate(Count("id"))
         .order_by()
     )
-    running = list(jobs.filter(state__in=[State.STARTING, State.RUNNING]).order_by("-created_at")[:SHOWN])
-    waiting = list(jobs.filter(state=State.QUEUED).order_by("-priority", "queued_at")[:SHOWN])
-    recent = list(jobs.filter(state__in=[s.value for s in ENDED]).order_by("-created_at")[:SHOWN])
+    running = list(jobs.filter(state__in=[State.STARTING, State.RUNNING]).order_by("-created_at", "id")[:SHOWN])
+    waiting = list(jobs.filter(state=State.QUEUED).order_by("-priority", "queued_at", "id")[:SHOWN])
+    recent = list(jobs.filter(state__in=[s.value for s in ENDED]).order_by("-created_at", "-id")[:SHOWN])
     rows = {row.id: row for row in present.job_rows([*running, *waiting, *recent], now=now)}
     return {
         "figures": _figures(scope, counts, now),
@@ -138,7 +139,7 @@ def _notice(job: Job, newest: Attempt) -> dict[str, Any] | None:
 
 def _attempts(job: Job, scope: Scope) -> list[Any]:
     rows = Attempt.objects.seen_by(scope).filter(job=job).select_related("node").order_by("-number")[:50]
-    return list(rows.prefetch_related(Prefetch("workers", Worker.objects.select_related("node"))))
+    return list(rows.prefetch_related(Prefetch("workers", Worker.objects.seen_by(scope).select_related("node"))))
 
 
 def _attempt(row: Any, now: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from haein.cluster import accounts as kept
 from haein.cluster import registry
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Step, There
+from haein.cluster.backends.slurm.backend import Site
 from haein.cluster.models import WHOLE, Device
 from haein.tenants.models import Organization, Team
 from jobs.models import Quota
@@ -32,7 +33,7 @@ def wanted() -> dict[UUID, Account]:
             below,
             accounts.described(each.name),
             limits.get(each.pk),
-            frozenset({site.users.get(each.pk) or site.user or getpass.getuser()}),
+            _users(each, site),
             site.terms.qos,
         )
     for team in teams:
@@ -41,6 +42,13 @@ def wanted() -> dict[UUID, Account]:
             names[team.pk], parent.name, accounts.described(team.name), limits.get(team.pk), parent.users
         )
     return made
+
+
+def _users(organization: Organization, site: Site) -> frozenset[str]:
+    """As whom the organization's jobs run; nobody yet where each has a user of its own and this one has none."""
+    if site.users:
+        return frozenset({site.users[organization.pk]} if organization.pk in site.users else ())
+    return frozenset({site.user or getpass.getuser()})
 
 
 def _limits() -> dict[UUID, int | None]:

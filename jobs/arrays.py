@@ -16,6 +16,9 @@ from haein.tenants.scope import Scope
 from jobs.models import Job
 from jobs.states import ENDED, OPEN, State
 
+# By the index, which is in the database's own index beside the array: no row is read for it.
+_MEMBERS = Count("array_index")
+
 
 @dataclass(frozen=True, slots=True)
 class Array:
@@ -102,7 +105,8 @@ def place(job: Job) -> Place | None:
 
 
 def _count(members: QuerySet[Job]) -> Subquery:
-    return Subquery(members.values("array").annotate(count=Count("pk")).values("count"), output_field=IntegerField())
+    counted = members.values("array").annotate(count=_MEMBERS)
+    return Subquery(counted.values("count"), output_field=IntegerField())
 
 
 def sizes(arrays: Iterable[UUID | None]) -> dict[UUID, int]:
@@ -111,7 +115,7 @@ def sizes(arrays: Iterable[UUID | None]) -> dict[UUID, int]:
     if not known:
         return {}
     counted = Job.objects.filter(array__in=known).order_by().values_list("array")
-    return {array: count for array, count in counted.annotate(Count("pk")) if array is not None}
+    return {array: count for array, count in counted.annotate(_MEMBERS) if array is not None}
 
 
 def variables(job: Job, sizes: Mapping[UUID, int]) -> dict[str, str]:

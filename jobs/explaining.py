@@ -10,7 +10,7 @@ from django.utils.translation import gettext
 
 from haein.lib import clock
 from haein.placement import engine, mig, sentences
-from haein.placement.model import Gang, Reason, Refusal, Request
+from haein.placement.model import Gang, Reason, Refusal, Request, Snapshot
 from jobs import limits, promises, requests, snapshots, wording
 from jobs.models import Claim, Job
 from jobs.scheduling import MOST_NAMED
@@ -21,6 +21,8 @@ from jobs.spec import Spec
 OF_ROOM = frozenset({"no_capacity", "out_of_service", "never_fits"})
 BESIDES = frozenset({"its_turn", "reclaiming", "kept", "window", "promised", "not_lent"})
 EXPLAINED = OF_ROOM | BESIDES | limits.CODES
+# Of the last capacity() what each request that was met would be refused for.
+_met: tuple[Snapshot | None, dict[Request | Gang, Refusal | None]] = (None, {})
 
 
 def explain(job: Job) -> str:
@@ -91,13 +93,25 @@ def never_fits(spec: Spec) -> dict[str, str] | None:
     if not now.nodes:
         return None  # nothing has reported yet: it waits, and says so
     request = requests.of(requests.columns(spec))
-    refusal = engine.ever_fits(now, request)
+    refusal = _ever(now, request)
     if refusal is None or refusal.reason is not Reason.NEVER_FITS:
         return None
     field = _AT_FAULT.get(refusal.code, "gpus")
     if refusal.code is sentences.Code.NOT_THERE:
         field = "pool" if spec.pool else "labels"
     return {field: _with_nearest(refusal, request)}
+
+
+def _ever(now: Snapshot, request: Request | Gang) -> Refusal | None:
+    """A thousand jobs that are submitted in a row mostly ask the same, of the same snapshot."""
+    global _met
+    known, refusals = _met
+    if known is not now:
+        refusals = {}
+        _met = now, refusals
+    if request not in refusals:
+        refusals[request] = engine.ever_fits(now, request)
+    return refusals[request]
 
 
 _AT_FAULT = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -48,13 +49,18 @@ _WAITS = """
 
 
 def launch(backend: Backend, *, now: datetime) -> int:
-    """Start the attempts that wait for it; returns how many were tried."""
+    """Start the attempts that wait for it; returns how many are ours to start.
+
+    When the lease is over the rest is left to whoever takes it next: each launch may wait long for an engine that is
+    away, and a hundred of them one after another would keep everything else waiting for minutes.
+    """
+    over = time.monotonic() + LAUNCH_LEASE.total_seconds()
     attempts = _lease(now)
     if attempts:
         sizes = arrays.sizes(attempt.job.array for attempt in attempts)
         launches = [_launch_of(attempt, sizes) for attempt in attempts]
         with ThreadPoolExecutor(backend.launches_at_once, thread_name_prefix="launch") as pool:
-            list(pool.map(lambda each: _talk(backend, each), launches))
+            list(pool.map(lambda each: _talk(backend, each, over), launches))
     return len(attempts)
 
 
@@ -116,7 +122,9 @@ def _places(attempt: Attempt) -> tuple[Place, ...]:
     return tuple(Place(node.name, tuple(own)) for node, own in zip(nodes, slices, strict=True))
 
 
-def _talk(backend: Backend, launch: Launch) -> None:
+def _talk(backend: Backend, launch: Launch, over: float) -> None:
+    if time.monotonic() >= over:
+        return
     try:
         backend.launch(launch)
     except Refused as refusal:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F, OuterRef, Subquery
 from django.utils.translation import gettext as _
 
 from haein.cluster.backends.base import Backend, Capability
@@ -146,8 +147,7 @@ def cancel_array(array_id: UUID, *, scope: Scope) -> int:
     """
     array = arrays.get(array_id, scope=scope)
     _may_change(array.team_id, scope)
-    left = Job.objects.filter(array=array_id, cancel_requested_at=None, state__in=[str(state) for state in OPEN])
-    jobs = list(left.select_for_update().only("state", "team_id", "attempts_made").order_by("pk"))
+    jobs = _locked_open(array_id)
     if not jobs:
         raise Problem(_("All of its jobs have ended already, or somebody has asked for their end before."))
     now, who = clock.now(), {"by": str(scope.user)}
@@ -160,6 +160,18 @@ def cancel_array(array_id: UUID, *, scope: Scope) -> int:
     moves.note_all(asked, now=now, by=scope.user)
     wakeup.soon()
     return len(jobs)
+
+
+def _locked_open(array_id: UUID) -> list[Job]:
+    """Those of its jobs that have not ended and were not asked to, whatever else is about to move them.
+
+    What waits is locked in a pass's order, then what runs in the order of whoever observes it (jobs/lifecycle.py): two
+    that lock many rows in different orders would stop each other.
+    """
+    run = Attempt.objects.filter(job=OuterRef("pk")).exclude(state=Attempt.State.ENDED)
+    left = Job.objects.filter(array=array_id, cancel_requested_at=None, state__in=[str(state) for state in OPEN])
+    ordered = left.annotate(run=Subquery(run.values("pk")[:1])).order_by(F("run").asc(nulls_first=True), "pk")
+    return list(ordered.select_for_update(no_key=True).only("state", "team_id", "attempts_made"))
 
 
 @transaction.atomic

@@ -243,7 +243,6 @@ def _node(node: Node, devices: list[Device], carvable: bool) -> NodeState:
 def _device(device: Device, node: str, carvable: bool) -> DeviceState:
     """The device with nothing held of it."""
     model, memory_mb = device.model.name, device.model.memory_mb
-    layout = tuple((profile, start) for profile, start in device.layout)
     whole = DeviceState(
         id=device.pk,
         node=node,
@@ -254,6 +253,7 @@ def _device(device: Device, node: str, carvable: bool) -> DeviceState:
         free_memory_mb=memory_mb,
         carvable=carvable,
     )
+    layout = tuple((profile, start) for profile, start in device.layout)
     # A layout that is not known here is the device's problem, and says so.
     if not layout or not mig.is_legal(model, layout):
         return whole

@@ -132,7 +132,7 @@ def _follow() -> None:
 def _advance() -> None:
     ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
     scheduling.run_pass(now=clock.now(), ready=ready)
-    if lifecycle.launch(backend(), now=clock.now()):
+    if lifecycle.launch(backend(), now=clock.now()) and not backend().queues:
         lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 
 

@@ -67,7 +67,7 @@ def seen_by(scope: Scope) -> QuerySet[Job]:
 
 
 def of(scope: Scope, *, sort: str = DEFAULT_SORT, now: datetime) -> Queue:
-    """Unknown sorts mean the default: a link from an old page still works. Four queries."""
+    """Unknown sorts mean the default: a link from an old page still works. Five queries."""
     by_row = sort in SORTS and sort != DEFAULT_SORT
     rows = seen_by(scope).order_by(*([sort] if by_row else ["-priority"]), "queued_at", "id")
     ids = list(rows.values_list("pk", flat=True))

@@ -36,7 +36,7 @@ SENTENCES: Mapping[str, str] = {
     # where an engine that chooses devices itself has put it
     "found_at": _("The cluster runs it on %(where)s, which it chose itself."),
     "gave_way": _("The cluster gave its place to another run; it is placed on %(where)s now."),
-    "handed_over": _("Handed to the cluster, which says: %(says)s"),
+    "handed_over": _("Handed to the cluster. %(says)s"),
     "runs": _("Its process runs on %(node)s."),
     "runs_on_several": _("Its workers run: the first on %(node)s, and %(others)s more."),
     "succeeded": _("The command ended with exit code 0."),

@@ -105,9 +105,11 @@ def _devices(facts: Sequence[NodeFact], nodes: dict[str, int], models: dict[str,
 
 def _problem(device: DeviceFact) -> str:
     """What placement does not know it can't count: nothing is given of it, and the reason is told."""
-    layout = tuple((cut.profile, cut.start) for cut in device.layout)
-    if device.problem or mig.is_legal(device.model, layout):
+    if device.problem or not device.layout:
         return device.problem
+    layout = tuple((cut.profile, cut.start) for cut in device.layout)
+    if mig.is_legal(device.model, layout):
+        return ""
     profiles = ", ".join(sorted({profile for profile, _ in layout}))
     return f"It is carved into instances that are not known of a {device.model}: {profiles}."[:_MOST_PROBLEM]
 

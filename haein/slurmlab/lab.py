@@ -87,7 +87,8 @@ class Lab:
             self.start_accounting()
             self._make_accounts()
         self.start_controller()
-        self._lose_what_runs()
+        if (self.folder / "state" / "job_state").exists():
+            self._lose_what_runs()
         for name in self.shape.names():
             self._spawn_node(name)
         _until(self._all_take_jobs, "its nodes take jobs", self._tail_of("slurmctld"))
@@ -196,10 +197,15 @@ class Lab:
 
     def _start_database(self) -> None:
         data, socket_file = self.folder / "db", self.folder / "run" / "db.sock"
-        common = ["--no-defaults", f"--datadir={data}", f"--user={self.user}"]
+        # Of Linux's own asynchronous I/O a machine has a fixed amount, and a server that finds none left gives up.
+        common = ["--no-defaults", f"--datadir={data}", f"--user={self.user}", "--innodb-use-native-aio=0"]
         if not (data / "slurm").exists():
             shutil.rmtree(data, ignore_errors=True)
-            self.run("mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db")
+            install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+            try:
+                self.run(*install)
+            except subprocess.CalledProcessError as problem:
+                raise LabFailed(f"MariaDB's data could not be made: {problem.stdout}{problem.stderr}") from None
         listen = [f"--socket={socket_file}", "--bind-address=127.0.0.1", f"--port={self.ports.database}"]
         # slurmdbd asks for the last two; what a crash of this machine would lose is thrown away anyway.
         size = [

@@ -43,7 +43,8 @@ def _run_on_slurm(folder: Path) -> int:
         raise Refusal(str(failed)) from None
     for name in [name for name in os.environ if name.startswith("HAEIN_SLURM_")]:
         del os.environ[name]
-    os.environ |= {"HAEIN_SLURM_CONF": str(lab.conf), "HAEIN_SLURM_EMULATED": "1"}
+    rest = {"HAEIN_SLURM_REST_URL": lab.rest_url, "HAEIN_SLURM_JWT_KEY": str(lab.jwt_key)}
+    os.environ |= {"HAEIN_SLURM_CONF": str(lab.conf), "HAEIN_SLURM_EMULATED": "1", **rest}
     if os.geteuid() == 0:
         os.environ["HAEIN_SLURM_USER"] = "nobody"
     _share_environments(folder)

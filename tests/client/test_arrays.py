@@ -40,7 +40,7 @@ def test_submit_tells_of_all_its_jobs(run: Run) -> None:
     with server_of(array(queued=3)) as server:
         ran = run("submit", "--array", "0-2", "--", "true", url=server.url)
         assert (ran.code, ran.out) == (
-            0, f"digits (0000abcd) is 3 queued.\nhttp://haein.test/jobs/?array={ARRAY}\n"
+            0, f"digits (0000abcd) is an array of 3 jobs: 3 queued.\nhttp://haein.test/jobs/?array={ARRAY}\n"
         )  # fmt: skip
         assert server.asked[0].json["array"] == "0-2"
         assert run("submit", "-q", "--array", "0-2", "--", "true", url=server.url).out == f"{ARRAY}\n"

@@ -52,10 +52,11 @@ def queue_up(by: Person, count: int) -> None:
 
 def number_off(by: Person, count: int) -> None:
     """Make one array of so many of the person's team's ended jobs."""
-    chosen = Job.objects.filter(team=by.team, state="succeeded").values("pk")[:count]
     array = ids.new()
-    for index, row in enumerate(chosen):
-        Job.objects.filter(pk=row["pk"]).update(array=array, array_index=index, name="sweep")
+    chosen = list(Job.objects.filter(team=by.team, state="succeeded")[:count])
+    for index, job in enumerate(chosen):
+        job.array, job.array_index, job.name = array, index, "sweep"
+    Job.objects.bulk_update(chosen, ["array", "array_index", "name"], batch_size=100)
 
 
 class Slice(NamedTuple):

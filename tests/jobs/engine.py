@@ -37,6 +37,8 @@ READY = frozenset({"python"})
 class Engine(SimulatorBackend):
     """Its nodes are `facts`; what it was asked is in `handed`, `told` and `drained`; `away` while it can't be asked."""
 
+    queues = True
+
     def __init__(self, var: Path, *names: str) -> None:
         super().__init__(var)
         self.facts: list[NodeFact] = [node_fact(name) for name in names]
@@ -51,7 +53,7 @@ class Engine(SimulatorBackend):
 
     def launch(self, launch: Launch) -> None:
         self.handed.append(launch)
-        self.sights.setdefault(launch.attempt_id, Sight(launch.attempt_id, Phase.UNKNOWN, detail="Resources"))
+        self.sights.setdefault(launch.attempt_id, Sight(launch.attempt_id, Phase.UNKNOWN, detail="Its nodes are busy."))
 
     def observe(self, attempts: Collection[UUID]) -> Mapping[UUID, Sight]:
         return {pk: self.sights.get(pk, Sight(pk, Phase.UNKNOWN)) for pk in attempts}

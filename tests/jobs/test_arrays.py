@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
+from threading import Thread
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from haein.cluster.registry import backend
@@ -19,7 +20,8 @@ from haein.tenants.models import AuditEntry
 from jobs import arrays, indexes, lifecycle, quotas, scheduling, search, services
 from jobs.models import Attempt, Event, Job
 from jobs.quotas import Owner, Values
-from tests.cast import SPEC, Person
+from tests.cast import SPEC, Person, until
+from tests.jobs.test_cancel import somebody_waits_for_a_lock
 
 Submit = Callable[..., Job]
 READY = frozenset({"python"})
@@ -233,6 +235,25 @@ def test_all_that_have_not_ended_are_cancelled(alice: Person, bob: Person, submi
     assert (entry.target, entry.detail["jobs"], entry.actor_name) == (str(first.array), 9, bob.user.email)
     with pytest.raises(Problem, match="have ended already"):
         services.cancel_array(array_of(first), scope=alice.scope)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("big")
+def test_what_is_being_placed_at_that_moment_is_cancelled_too(alice: Person, submit: Submit) -> None:
+    array, scope = array_of(submit(alice, array="0-9")), alice.scope
+
+    def cancel() -> None:
+        services.cancel_array(array, scope=scope)
+        connection.close()
+
+    canceller = Thread(target=cancel)
+    with transaction.atomic():
+        assert scheduling.run_pass(now=clock.now(), ready=READY) == 8
+        canceller.start()
+        until(somebody_waits_for_a_lock)
+    canceller.join(20)
+    states = Job.objects.filter(array=array, cancel_requested_at__isnull=False).values_list("state", flat=True)
+    assert sorted(states) == ["cancelled"] * 2 + ["starting"] * 8
 
 
 @pytest.mark.usefixtures("big")

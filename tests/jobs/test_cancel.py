@@ -89,13 +89,13 @@ def test_a_wish_that_comes_while_the_end_is_being_written_is_not_forgotten(
         job.refresh_from_db()
         services.cancel(job, scope=alice.scope)
         ticker.start()
-        until(_somebody_waits_for_a_lock)
+        until(somebody_waits_for_a_lock)
     ticker.join(20)
     job.refresh_from_db()
     assert (job.state, job.attempts_made) == ("cancelled", 1)
 
 
-def _somebody_waits_for_a_lock() -> bool:
+def somebody_waits_for_a_lock() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(cursor.fetchone()[0])

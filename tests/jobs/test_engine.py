@@ -15,7 +15,7 @@ from billing.models import Usage
 from haein.cluster.backends.base import Capability, Cause, Phase, Sight
 from haein.lib import clock
 from haein.lib.errors import Invalid
-from jobs import lifecycle, preempting, scheduling, services
+from jobs import lifecycle, preempting, scheduling, services, tasks
 from jobs.models import Allocation, Attempt, Job, Spent
 from jobs.preempting import Yield
 from tests.cast import Person, Program
@@ -33,12 +33,12 @@ def test_it_says_what_it_waits_for_while_it_waits(engine: Engine, alice: Person,
     job = submit(alice)
     (attempt,) = engine.take()
     engine.look()
-    assert why(job) == "Handed to the cluster, which says: Resources"
+    assert why(job) == "Handed to the cluster. Its nodes are busy."
     assert Program(alice).get(f"jobs/{job.pk}").json()["reason"] == why(job)
-    assert "Handed to the cluster, which says: Resources" in alice.client.get(f"/jobs/{job.pk}/").content.decode()
-    engine.sights[attempt.pk] = Sight(attempt.pk, Phase.UNKNOWN, detail="Priority")
+    assert "Handed to the cluster. Its nodes are busy." in alice.client.get(f"/jobs/{job.pk}/").content.decode()
+    engine.sights[attempt.pk] = Sight(attempt.pk, Phase.UNKNOWN, detail="Others go first.")
     engine.look()
-    assert why(job).endswith("Priority")
+    assert why(job).endswith("Others go first.")
     engine.runs(attempt.pk)
     engine.look()
     assert why(job) == "Its process runs on node1."
@@ -58,7 +58,20 @@ def test_only_a_change_of_what_they_wait_for_is_written_and_all_at_once(
         return [query["sql"] for query in seen if "waits_for = given" in query["sql"]]
 
     assert (len(written()), len(written())) == (1, 0)
-    assert set(Attempt.objects.values_list("waits_for", flat=True)) == {"Resources"}
+    assert set(Attempt.objects.values_list("waits_for", flat=True)) == {"Its nodes are busy."}
+
+
+def test_it_is_not_asked_at_once_what_became_of_what_it_was_handed(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at its own queue once a second, and so do we: to ask after each of a thousand launches costs a core."""
+    monkeypatch.setattr(tasks, "backend", lambda: engine)
+    submit(alice)
+    tasks._advance()
+    assert len(engine.handed) == 1
+    assert Attempt.objects.get().waits_for == ""
+    tasks._observe()
+    assert Attempt.objects.get().waits_for == "Its nodes are busy."
 
 
 def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(
@@ -74,6 +87,21 @@ def test_what_it_says_it_has_is_not_handed_over_again_and_what_it_forgot_is(
     engine.look()
     assert lifecycle.launch(engine, now=later) == 1
     assert [launch.attempt_id for launch in engine.handed] == [attempt.pk] * 2
+
+
+def test_an_engine_that_does_not_answer_keeps_nobody_waiting_longer_than_the_lease(
+    engine: Engine, alice: Person, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(alice)
+    now = clock.now()
+    scheduling.run_pass(now=now, ready=READY)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "LAUNCH_LEASE", timedelta(0))
+        lifecycle.launch(engine, now=now)
+    assert engine.handed == []
+    assert lifecycle.launch(engine, now=now + lifecycle.LAUNCH_LEASE / 2) == 0
+    assert lifecycle.launch(engine, now=now + 2 * lifecycle.LAUNCH_LEASE) == 1
+    assert len(engine.handed) == 1
 
 
 def test_it_is_told_whose_work_it_is(engine: Engine, alice: Person, submit: Submit) -> None:

@@ -109,6 +109,27 @@ def test_a_job_gets_nothing_of_ours(slurm: Lab, monkeypatch: pytest.MonkeyPatch)
     assert "HAEIN" not in told
 
 
+class Roots(LocalRunner):
+    is_root = True
+
+
+class NotRoots(LocalRunner):
+    is_root = False
+
+
+def test_only_root_submits_for_others_by_the_commands(slurm: Lab) -> None:
+    way = CommandGateway(NotRoots(slurm.conf))
+    with pytest.raises(
+        SlurmRefused, match="Only root may submit for another user by Slurm's commands, and so for nobody"
+    ):
+        way.submit(submission(slurm, "haein-other", "true", user="nobody"))
+
+
+def test_a_user_that_the_machine_does_not_know_is_refused(slurm: Lab) -> None:
+    with pytest.raises(SlurmRefused, match="Slurm does not know the user"):
+        CommandGateway(Roots(slurm.conf)).submit(submission(slurm, "haein-nobody", "true", user="no-such-user"))
+
+
 def test_a_node_is_drained_and_taken_back(slurm: Lab) -> None:
     way = commands(slurm)
 
@@ -168,6 +189,26 @@ def test_a_machine_without_the_commands_says_so(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmDown, match="squeue can't be run: No such file"):
         CommandGateway(LocalRunner()).jobs()
+
+
+class Tomorrows(LocalRunner):
+    """A Slurm that has learned other words."""
+
+    def run(self, argv: Sequence[str], *, stdin: str = "", environment: Mapping[str, str] | None = None) -> Outcome:
+        outcome = super().run(argv, stdin=stdin, environment=environment)
+        return Outcome(
+            outcome.code, outcome.out.replace("RealMemory=", "Memory=").replace("CPU_IDs=0", "CPU_IDs=x"), ""
+        )
+
+
+def test_an_answer_that_cannot_be_read_is_no_crash(slurm: Lab, theirs: Callable[..., int]) -> None:
+    way = CommandGateway(Tomorrows(slurm.conf))
+    with pytest.raises(SlurmDown, match="scontrol wrote what Haein can't read"):
+        way.nodes()
+    number = theirs("--nodelist=node006", "--exclusive")
+    running(commands(slurm), number)
+    with pytest.raises(SlurmDown, match="scontrol wrote what Haein can't read"):
+        way.held([number])
 
 
 def test_a_site_without_accounting_has_no_history(own_slurm: Callable[..., Lab]) -> None:

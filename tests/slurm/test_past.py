@@ -24,7 +24,7 @@ from haein.lib import clock
 from haein.lib.errors import Problem
 from haein.placement.model import Gang
 from haein.slurmlab.lab import Lab
-from haein.tenants.models import AuditEntry, Team, User
+from haein.tenants.models import AuditEntry, Team, TeamMember, User
 from jobs import imports, occupancy, promises, replaying, services
 from jobs.models import Allocation, Attempt, Event, Import, Job
 from tests.cast import Person, until
@@ -133,6 +133,14 @@ def test_a_line_that_can_t_be_read_is_told_by_its_number(text: str, why: str) ->
 def test_a_file_that_does_not_name_its_columns_is_refused_with_the_way_to_make_one() -> None:
     with pytest.raises(past.Unreadable, match=r"Submit.* are missing. Use TZ=UTC sacct"):
         list(past.runs([HEADER.replace("Submit|", "")], print))
+
+
+def test_one_that_ran_over_midnight_is_told_by_the_day_on_which_it_ended() -> None:
+    first, last = past.days(SUBMITTED - timedelta(hours=36), SUBMITTED + timedelta(hours=12))
+    assert (first[1], last) == (last[0], (SUBMITTED - timedelta(hours=12), SUBMITTED + timedelta(hours=12)))
+    lines = [line(End="2024-02-29T23:59:59"), line(), line(End="Unknown", State="RUNNING")]
+    assert list(past.ended_within(lines, *first)) == lines[:1]
+    assert list(past.ended_within(lines, *last)) == lines[1:2]
 
 
 # What becomes of it.
@@ -286,12 +294,12 @@ def test_undo_leaves_what_others_need_by_now(told: Any, alice: Person) -> None:
     told(line(Account="Speech"))
     speech = Team.objects.get(name="Speech")
     told(line(JobIDRaw="8", Account="Speech", User="x"))
-    Import.objects.filter(jobs__team=speech)
-    first, second = Import.objects.order_by("pk")
-    assert (len(first.made["teams"]), second.made["teams"]) == (1, [])
-    row, jobs = imports.undo()
-    assert (row.pk, jobs) == (None, 1)
+    _row, jobs = imports.undo()
+    assert jobs == 1
     assert Job.objects.get().team == speech
+    alice_joins = TeamMember.objects.create(team=speech, user=alice.user)
+    imports.undo()
+    assert (Job.objects.count(), TeamMember.objects.get(pk=alice_joins.pk).team) == (0, speech)
 
 
 def test_many_are_read_in_few_queries(told: Any, django_assert_max_num_queries: Any) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from haein.cluster.backends.base import Cause
 from haein.cluster.backends.slurm import versions
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
 from haein.cluster.backends.slurm.records import Gres, Held, JobRecord, State, Submission
 from haein.cluster.backends.slurm.rest import RestGateway
 from haein.cluster.backends.slurm.tokens import FileTokens, MintedTokens, Tokens, expiry, mint
 from haein.slurmlab import Lab
+from tests.contract.slurm_stage import SlurmStage
+from tests.house import until
 
 from .ways import commands, ended, record, submission
 
@@ -143,6 +146,25 @@ def test_a_slurmctld_that_is_gone_is_down_and_found_again(own_slurm: Callable[..
         gateway.jobs()
     lab.start_controller()
     assert gateway.nodes()
+
+
+def test_a_site_without_accounting_has_no_history(own_slurm: Callable[..., Lab], way: Way) -> None:
+    lab = own_slurm(nodes=1)
+    assert way(MintedTokens(lab.jwt_key, lab.user), lab.rest_url).history(["haein-any"], 0) is None
+
+
+def test_the_backend_needs_nothing_but_slurmrestd(slurmrestd: RestGateway, slurm: Lab) -> None:
+    stage = SlurmStage(slurm, slurmrestd)
+    try:
+        launch, sight = stage.run(stage.quick)
+        assert (sight.cause, sight.exit_code) == (Cause.EXITED, 0)
+        assert stage.said(launch) == ["hello"]
+        endless = stage.begin(stage.endless)
+        until(lambda: stage.look(endless).places, "it is told where it runs")
+        stage.backend.stop([endless.attempt_id])
+        until(lambda: stage.look(endless).cause is Cause.STOPPED, "it is stopped")
+    finally:
+        stage.close()
 
 
 # The versions that no Debian has, by their published documents
@@ -286,7 +308,7 @@ def test_a_node_reads_as_later_versions_write_it() -> None:
         }
     )  # fmt: skip
     assert (node.cpus, node.memory_mb, node.gres) == (62, 130048, (Gres("gpu", "b200", 8),))
-    assert (node.features, node.states) == (("b200", "nvlink"), {"IDLE", "DRAIN"})
+    assert (node.features, node.states) == (("b200", "nvlink"), frozenset({"IDLE", "DRAIN"}))
     assert (node.reason, node.reason_by) == ("fan", "root")
 
 

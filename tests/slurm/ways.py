@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner
 from haein.cluster.backends.slurm.gateway import Gateway
-from haein.cluster.backends.slurm.records import JobRecord, Submission
+from haein.cluster.backends.slurm.records import JobRecord, State, Submission
 from haein.cluster.backends.slurm.rest import RestGateway
 from haein.cluster.backends.slurm.tokens import MintedTokens
 from haein.slurmlab import Lab
@@ -48,19 +49,18 @@ def record(gateway: Gateway, number: int) -> JobRecord:
 
 
 def ended(gateway: Gateway, number: int) -> JobRecord:
-    def look() -> JobRecord | None:
-        job = record(gateway, number)
-        return job if job.state.is_over else None
-
-    return until(look, f"job {number} is over")
+    return _once(gateway, number, "is over", lambda job: job.state.is_over)
 
 
 def running(gateway: Gateway, number: int) -> JobRecord:
-    def look() -> JobRecord | None:
-        job = record(gateway, number)
-        return job if job.state.name == "RUNNING" else None
+    return _once(gateway, number, "runs", lambda job: job.state is State.RUNNING)
 
-    return until(look, f"job {number} runs")
+
+def _once(gateway: Gateway, number: int, what: str, is_so: Callable[[JobRecord], bool]) -> JobRecord:
+    def look() -> list[JobRecord]:
+        return [job for job in gateway.jobs() if job.id == number and is_so(job)]
+
+    return until(look, f"job {number} {what}")[0]
 
 
 def open_folder(path: Path) -> Path:

@@ -223,13 +223,13 @@ def cancel(
             _cancel_array(haein, find_array(haein, array), yes)
             return
         found = [find_job(haein, job) for job in jobs or ()]
-        if _asks(yes):
+        if _must_ask(yes):
             _confirm(", ".join(f"{seen.name} ({seen.short_id})" for seen in map(haein.job, found)))
         _each(found, haein.cancel)
 
 
 def _cancel_array(haein: Client, array: str, yes: bool) -> None:
-    if _asks(yes):
+    if _must_ask(yes):
         seen = haein.array(array)
         _confirm(f"all of {seen.name} ({in_states(seen)})")
     seen = haein.cancel_array(array)
@@ -241,7 +241,7 @@ def in_states(array: Array) -> str:
     return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in array.states.items() if count)
 
 
-def _asks(yes: bool) -> bool:
+def _must_ask(yes: bool) -> bool:
     return not yes and sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -124,7 +124,9 @@ def _see_array(haein: Client, place: ArrayPlace, *, wait: bool, quiet: bool, as_
     if quiet:
         terminal.out(seen.id)
     elif not as_json:
-        (terminal.say if wait else terminal.out)(f"{seen.name} ({seen.short_id}) is {in_states(seen)}.\n{seen.url}")
+        (terminal.say if wait else terminal.out)(
+            f"{seen.name} ({seen.short_id}) is an array of {seen.size} jobs: {in_states(seen)}.\n{seen.url}"
+        )
     if wait:
         seen = array_patiently(haein, seen)
     if as_json:

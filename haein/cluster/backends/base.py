@@ -216,7 +216,8 @@ class Sight:
     Times are seconds since the epoch, by the clock of the machine that ran it. `started_at` is the moment the
     command's process ran; `ended_at` the moment its whole process tree was gone. `checkpointed_at` is when the job last
     said, in this run or an earlier one, that its work is saved; None where it never did, or does not checkpoint.
-    `detail` is a sentence for the job's owner, in English; of one that has not begun it says what it waits for.
+    `detail` is a sentence for the job's owner, in English; of one that was taken and has not begun it says what it
+    waits for, and as long as it does the attempt is not launched again.
     `places` says by rank where it runs, from an engine that chooses devices itself; empty where it runs as launched.
     """
 
@@ -291,6 +292,8 @@ class Backend(abc.ABC):
     capabilities: frozenset[Capability]
     # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
     share_step: int = 1
+    # Whether it has a queue of its own, so that what was launched begins when it says; else that is at once.
+    queues: bool = False
     # How many threads may be in launch() at one time.
     launches_at_once: int = 4
 

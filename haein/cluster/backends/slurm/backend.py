@@ -52,7 +52,7 @@ from haein.cluster.backends.slurm.script import Terms
 
 Answer = TypeVar("Answer")
 
-SUBMITTED, FINAL = "submitted", "final"
+SUBMITTED, FINAL, ABILITIES = "submitted", "final", "abilities"
 CLUSTER_AGE_S = 10.0
 # So long after a submission slurmctld may not list the job yet, or may have lost it with its last state file.
 SETTLED_S = 15.0
@@ -62,7 +62,9 @@ FILES_S = 60.0
 ACCOUNTING_S = 120.0
 UPLOAD_CAP = 20_000 << 20
 # Of what Slurm will not do, what is the site's to mend and no fault of the job (slurm_errno.h).
-SITES_FAULT = frozenset({2002, 2007, 2044, 2045, 2046, 2066, 9001})
+SITES_FAULT = frozenset(
+    {2000, 2001, 2002, 2003, 2007, 2010, 2044, 2045, 2046, 2052, 2053, 2056, 2066, 2070, 2101, 2105, 2113, 9001}
+)
 
 
 def nobodys_account(_organization_id: UUID | None, _team_id: UUID) -> str:
@@ -104,6 +106,7 @@ class SlurmBackend(Backend):
     """Drives the Slurm behind `gateway`, as the `site` has it."""
 
     name = "slurm"
+    queues = True
     launches_at_once = 8
 
     def __init__(self, gateway: Gateway, site: Site) -> None:
@@ -119,11 +122,19 @@ class SlurmBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
-        return self._seen().capabilities
+        return self._abilities()[0]
 
     @property
     def share_step(self) -> int:  # type: ignore[override]
-        return self._seen().share_step
+        return self._abilities()[1]
+
+    def _abilities(self) -> tuple[frozenset[Capability], int]:
+        """As the last look has put them down, whoever's it was: pages ask, and they wait for no Slurm, up or down."""
+        told = records.read(str(self._layout.var), ABILITIES)
+        if told is None:
+            seen = self._seen()
+            return seen.capabilities, seen.share_step
+        return frozenset(Capability[name] for name in told["capabilities"].split()), int(told["share_step"])
 
     def environments(self) -> Sequence[Environment]:
         return [
@@ -161,7 +172,15 @@ class SlurmBackend(Backend):
             rigs[node.name], pools[node.name] = devices.rig_of(node, emulated=self._site.emulated), pool
         able, step = _abilities(list(rigs.values()))
         self._cluster = _Cluster(tuple(facts), rigs, pools, able, step, time.monotonic())
+        self._put_down(able, step)
         return self._cluster
+
+    def _put_down(self, able: frozenset[Capability], step: int) -> None:
+        told = {"capabilities": " ".join(sorted(each.name for each in able)), "share_step": str(step)}
+        folder = str(self._layout.var)
+        if records.read(folder, ABILITIES) != told:
+            with suppress(OSError):  # who serves pages may not write there, and need not
+                records.replace(folder, ABILITIES, list(told.items()), durable=False, mode=0o644)
 
     def isolation(self) -> Isolation:
         if self._site.users:
@@ -337,6 +356,13 @@ class SlurmBackend(Backend):
             is_shared_late = start is not None or record.state is State.COMPLETED
             if is_shared_late and not _is_quiet(folder):
                 return self._running(attempt, folder, record)
+        if end is None and record.state is State.NODE_FAIL and time.time() - ended_at < FILES_S and _is_tended(folder):
+            # Its slurmd is lost and it is not: nobody else runs it before it has ended.
+            _wish(folder, endings.STOP_ASKED, "Slurm has given up the node that it runs on.")
+            return self._running(attempt, folder, record)
+        if end is not None and record.started is not None and float(end["ended_at"]) < record.started:
+            # slurmctld had forgotten that it ran, and has started it anew, which the claim has ended at once.
+            record = _by_its_own_records(attempt, start, float(end["ended_at"]))
         wish = records.read(folder, records.STOP)
         sight = endings.of(attempt, record, start, end, wish, _last_line(folder))
         _write_final(folder, sight)
@@ -728,6 +754,11 @@ def _age_of(folder: str) -> float:
         return os.stat(f"{folder}/{records.ORDER}").st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+def _is_tended(folder: str) -> bool:
+    """Whether its own process is seen to be there."""
+    return records.exists(folder, records.LOCK) and records.is_held(folder)
 
 
 def _is_quiet(folder: str) -> bool:

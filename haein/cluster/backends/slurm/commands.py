@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from haein.cluster.backends.slurm import parsing, refusals
-from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown
+from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown, SlurmRefused
 from haein.cluster.backends.slurm.records import (
     Held,
     JobRecord,
@@ -28,6 +28,8 @@ from haein.cluster.backends.slurm.records import (
 
 # slurmctld lost sight of is given up by Slurm's commands after 9 s (its MessageTimeout's default is 10).
 PATIENCE_S = 30.0
+# slurm_errno.h
+PERMISSION_DENIED, INVALID_USER = 2002, 2010
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Times come as seconds since the epoch from the tools that honour the first, and in UTC from the others.
 _SPEAK_PLAINLY = {"SLURM_TIME_FORMAT": "%s", "TZ": "UTC0", "LC_ALL": "C.UTF-8"}
@@ -170,12 +172,14 @@ class CommandGateway(Gateway):
 
     def nodes(self) -> Sequence[NodeRecord]:
         lines = self._ask(["scontrol", "-o", "-d", "-a", "show", "node"]).splitlines()
-        nodes = [_node(line) for line in lines if line.startswith("NodeName=")]
+        with refusals.understood("scontrol"):
+            nodes = [_node(line) for line in lines if line.startswith("NodeName=")]
         return sorted(nodes, key=lambda node: node.name)
 
     def reservations(self) -> Sequence[ReservationRecord]:
         lines = self._ask(["scontrol", "-o", "-a", "show", "reservation"]).splitlines()
-        return [_reservation(line) for line in lines if line.startswith("ReservationName=")]
+        with refusals.understood("scontrol"):
+            return [_reservation(line) for line in lines if line.startswith("ReservationName=")]
 
     def jobs(self) -> Sequence[JobRecord]:
         # Names and comments are anybody's words, line breaks included: a mark that nobody can know closes each of them,
@@ -184,7 +188,8 @@ class CommandGateway(Gateway):
         fields = ",".join([*(f"{name}:|" for name in _SQUEUE_FIELDS), f"Name:{mark}", f"Comment:{mark}"])
         out = self._ask(["squeue", "--noheader", "--all", "--states=all", "--noconvert", "-O", fields])
         every = iter(out.split(mark))
-        return [_job(words.lstrip("\n"), comment) for words, comment in zip(every, every, strict=False)]
+        with refusals.understood("squeue"):
+            return [_job(words.lstrip("\n"), comment) for words, comment in zip(every, every, strict=False)]
 
     def held(self, ids: Collection[int]) -> Mapping[int, Sequence[Held]]:
         if not ids:
@@ -196,15 +201,14 @@ class CommandGateway(Gateway):
             out = self._ask(["scontrol", "-o", "-d", "-a", "show", "job"])
         told: dict[int, Sequence[Held]] = {}
         doubtful = set()
-        for number, record in _job_details(out):
-            held = _held(record)
+        for number, held in _holdings(out):
             if held and number in ids and told.setdefault(number, held) != held:
                 doubtful.add(number)
         for number in doubtful:
             # Somebody's job carries another's record in its name. Asked alone, the first is the one asked for.
             out = self._ask(["scontrol", "-o", "-d", "show", "job", str(number)], may_fail=True)
             told.pop(number)
-            told.update((found, _held(record)) for found, record in list(_job_details(out))[:1])
+            told.update(list(_holdings(out))[:1])
         return told
 
     def history(self, names: Collection[str], since: int) -> Sequence[JobRecord] | None:
@@ -225,7 +229,8 @@ class CommandGateway(Gateway):
                     return None
                 raise _down(outcome, "sacct")
             rows = (line.split(mark) for line in outcome.out.splitlines())
-            records.extend(_past(row) for row in rows if len(row) == len(_SACCT_FIELDS))
+            with refusals.understood("sacct"):
+                records.extend(_past(row) for row in rows if len(row) == len(_SACCT_FIELDS))
         return [record for record in records if record.submitted >= since]
 
     def submit(self, submission: Submission) -> int:
@@ -245,11 +250,14 @@ class CommandGateway(Gateway):
 
     def _as_user(self, user: str) -> list[str]:
         if not self._runner.is_root:
-            # Slurm itself lets nobody else name a user, and says so.
-            return [f"--uid={user}"]
+            raise SlurmRefused(
+                f"Only root may submit for another user by Slurm's commands, and so for {user}; "
+                "or over slurmrestd with a token of SlurmUser's.",
+                PERMISSION_DENIED,
+            )
         group = self._runner.group_of(user)
         if group is None:
-            raise refusals.fault(2010, "Invalid user id", "sbatch")
+            raise refusals.fault(INVALID_USER, "Invalid user id", "sbatch")
         # Without it the job keeps root's group.
         return [f"--uid={user}", f"--gid={group}"]
 
@@ -424,10 +432,12 @@ def _words(listed: str) -> tuple[str, ...]:
     return tuple(word for word in parsing.text(listed).split(",") if word)
 
 
-def _job_details(out: str) -> Iterator[tuple[int, str]]:
-    """(id, its record) in scontrol's order."""
+def _holdings(out: str) -> Iterator[tuple[int, Sequence[Held]]]:
+    """(id, what it holds) in scontrol's order."""
     for record in re.split(r"^JobId=", out, flags=re.MULTILINE)[1:]:
-        yield int(record.split(maxsplit=1)[0]), record
+        with refusals.understood("scontrol"):
+            told = int(record.split(maxsplit=1)[0]), _held(record)
+        yield told
 
 
 def _held(record: str) -> Sequence[Held]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
 
 # By number: Slurm's own message, by which its commands tell the same thing, and the sentence for a job's owner.
@@ -109,6 +112,15 @@ def fault(number: int, message: str, asked: str) -> SlurmDown | SlurmRefused:
     if sentence is None:
         return SlurmRefused(f"Slurm refused: {message.rstrip('.')}.", number)
     return SlurmRefused(f"{sentence} (Slurm: {message.rstrip('.')}.)", number)
+
+
+@contextmanager
+def understood(asked: str) -> Iterator[None]:
+    """Around the reading of an answer: raises SlurmDown where a Slurm yet unknown has it in another form."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise SlurmDown(f"{asked} wrote what Haein can't read ({type(fault).__name__}: {fault}).") from fault
 
 
 def _says_down(message: str) -> bool:
