@@ -32,7 +32,8 @@ live.on("frame", ({ bytes }) => {
     canvas.dataset.frames = Number(canvas.dataset.frames || 0) + 1;
     canvas.dataset.drawMs = (performance.now() - begun).toFixed(2);
     live.send({ type: "drawn" });
-    if (changed.has(opened()) && !first) show(opened(), { focus: false });
+    /* At first too: what is opened was drawn by the server before this frame was made. */
+    if (changed.has(opened())) show(opened(), { focus: false });
   });
 });
 
