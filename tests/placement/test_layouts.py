@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haein.placement import engine
+from haein.placement import books, engine
 from haein.placement.clearing import Clearing
 from haein.placement.cluster import Cluster
 from haein.placement.engine import ever_fits, plan
+from haein.placement.ledger import Kind
 from haein.placement.mix import Mix
 from haein.placement.model import DeviceState, Grant, Instance, NodeState, Placement, Reason, Request, Snapshot
 from haein.placement.policies import HAEIN, POLICIES
-from haein.placement.queueing import Running
+from haein.placement.queueing import Account, Rules, Running
+from haein.placement.turns import Decision, Scene
+from haein.placement.weeks import Job, Week
 
 from .test_slices import b200, slice_
 from .worlds import ask, node
@@ -178,3 +182,47 @@ def test_emptied_it_is_what_it_was_carved_into() -> None:
     could = engine.Possible(Snapshot((full,)), HAEIN)
     assert could.refusal(slice_("3g.90gb")) is None
     assert could.refusal(ask(1)) is not None
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["1g.23gb", "1g.23gb", "3g.90gb", "1g.45gb"]),
+            st.integers(0, 1200),
+            st.integers(60, 1500),
+        ),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_a_queue_with_a_guarantee_runs_to_its_end_on_them(drawn: list[tuple[str, str, int, int]]) -> None:
+    """Turns, room that is kept and jobs that have to leave: each pass gives what there is, and nothing twice."""
+    jobs = [
+        Job(
+            id=number,
+            team=team,
+            request=replace(slice_(profile), id=None),
+            submitted=float(at),
+            work_s=float(work_s),
+            limit_s=work_s,
+            accounts=(team,),
+        )
+        for number, (team, profile, at, work_s) in enumerate(drawn)
+    ]
+
+    def watch(scene: Scene, _decision: Decision) -> None:
+        grants = [grant for each in scene.running for placement in each.placements for grant in placement.grants]
+        balances = books.check(scene.snapshot, [(grant, Kind.BILLABLE) for grant in grants])
+        assert all(balance.capacity == 56 for balance in balances.values())
+
+    accounts: dict[Hashable, Account] = {"a": Account(id="a", guaranteed=600), "b": Account(id="b")}
+    week = Week(
+        snapshot=Snapshot((fixed("n", SEVENTHS, MIXED),)),
+        rules=Rules(min_run_s=120.0, notice_s=60.0, grace_s=10.0),
+        accounts=accounts,
+        step_s=10.0,
+    )
+    outcome = week.run(jobs, watch)
+    assert outcome.ended.keys() == {job.id for job in jobs}
