@@ -158,9 +158,9 @@ class _Pen:
         kind = next(iter(run.types)) if len(run.types) == 1 else ""
         return Job(
             id=pk,
-            team=team,
-            submitted_by=self._person(run, team),
-            imported=self.row,
+            team_id=team.pk,
+            submitted_by_id=self._person(run, team).pk,
+            imported_id=self.row.pk,
             array=None if run.array is None else _id_of(run, f"array {run.array}"),
             array_index=run.index,
             name=_clean(run.name)[:120] or f"slurm {run.id}",
@@ -190,9 +190,9 @@ class _Pen:
         began, ended = run.ran
         return Attempt(
             id=_id_of(run, "attempt"),
-            job=job,
+            job_id=job.pk,
             number=1,
-            node=self._node(run),
+            node_id=self._node(run).pk,
             cpus=job.cpus,
             memory_mb=job.memory_mb,
             state=Attempt.State.ENDED,

@@ -7,6 +7,7 @@ An operator makes them. The queue drains toward them: before a window begins onl
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +28,7 @@ from haein.placement.queueing import Aside
 from haein.tenants import audit
 from haein.tenants.models import Team, User
 from haein.tenants.scope import Scope
-from jobs import preempting, wakeup
+from jobs import preempting, snapshots, wakeup
 from jobs.models import Allocation, Attempt, Window
 
 MOST_REASON = 200  # characters, the column's
@@ -339,8 +340,11 @@ class _Taken:
 
 
 def _in_service(model: str) -> list[Device]:
-    devices = Device.objects.filter(model__name=model, present=True, problem="", node__present=True)
-    return list(devices.filter(node__drained_at=None).select_related("node").order_by("node__name", "index"))
+    """What is carved for good is no whole device."""
+    devices = Device.objects.filter(model__name=model, present=True, problem="", layout=[], node__present=True)
+    return list(
+        devices.filter(node__drained_at=None, node__problem="").select_related("node").order_by("node__name", "index")
+    )
 
 
 def _rooms(devices: Iterable[Device], free: Collection[Device]) -> list[reserving.Room]:
@@ -356,8 +360,11 @@ def _rooms(devices: Iterable[Device], free: Collection[Device]) -> list[reservin
 
 
 def _ends(devices: Collection[Device]) -> dict[int, float]:
-    """When each is free at the latest by the limits of what runs there, in epoch seconds, of those that are held."""
-    ends: dict[int, float] = {}
+    """When each is free at the latest by the limits of what runs there, in epoch seconds, of those that are held.
+
+    Of what others hold nobody knows.
+    """
+    ends = {work.device_id: math.inf for work in snapshots.outside() if work.device_id is not None}
     rows = Allocation.objects.filter(ended_at=None, device__in=devices).values_list(
         "device_id", "attempt__started_at", "attempt__placed_at", "attempt__job__time_limit_s"
     )

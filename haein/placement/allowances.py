@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from haein.placement.model import WHOLE, Snapshot
+from haein.placement import mig
+from haein.placement.model import WHOLE, DeviceState, Snapshot
 from haein.placement.queueing import Account, Running, Waiting
 
 # How strong a hold is. Whoever is inside a guarantee is above whoever borrows; inside a guarantee of the pool he sits
 # in he is above those who are there by a guarantee that would be as good elsewhere.
 BORROWED, INSIDE, INSIDE_POOL = 0, 1, 2
 NOTHING = Account(id=None)
+_EXACT = WHOLE * mig.COMPUTE_SLICES
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class Allowances:
         # By the tuple of accounts as an object: a queue of thousands has few, and hashing them takes most of the time.
         self._booked: dict[int, tuple[tuple[Account, _Held], ...]] = {}
         self._now = now
-        self._capacity = _capacity(snapshot)
+        self._capacity = _capacity(snapshot, running)
         self._free = _free(snapshot)
         self._pool_of = {node.id: node.pool for node in snapshot.nodes}
         for each in running:
@@ -179,16 +181,29 @@ def _reserve(units: int, began: float, ends: float, account: Account) -> int:
     return int(units * max(0.0, ends - max(began, account.month_began)))
 
 
-def _capacity(snapshot: Snapshot) -> Counter[str]:
-    """Thousandths of the devices in service, by pool; "" is all of them."""
+def _capacity(snapshot: Snapshot, running: Iterable[Running]) -> Counter[str]:
+    """Thousandths of the devices in service, by pool; "" is all of them. What is held, but by nobody who runs here,
+    others hold: it is not to be had back."""
+    # In 7000ths of a device, of which thousandths and 56ths are whole numbers.
+    ours: Counter[Hashable] = Counter()
+    for each in running:
+        for placement in each.placements:
+            for grant in placement.grants:
+                ours[grant.device_id] += grant.units * (_EXACT // (mig.UNITS if grant.profile else WHOLE))
     capacity: Counter[str] = Counter()
     for node in snapshot.nodes:
         if node.usable:
-            units = WHOLE * sum(device.usable for device in node.devices)
+            units = sum(WHOLE - _outside(device, ours[device.id]) for device in node.devices if device.usable)
             capacity[""] += units
             if node.pool:
                 capacity[node.pool] += units
     return capacity
+
+
+def _outside(device: DeviceState, ours: int) -> int:
+    """Thousandths of the device that are held, but not by those 7000ths."""
+    held = (device.capacity - device.free) * (_EXACT // device.capacity)
+    return max(0, held - ours) * WHOLE // _EXACT
 
 
 def _free(snapshot: Snapshot) -> Counter[str]:

@@ -87,7 +87,8 @@ class Lab:
             self.start_accounting()
             self._make_accounts()
         self.start_controller()
-        self._lose_what_runs()
+        if (self.folder / "state" / "job_state").exists():
+            self._lose_what_runs()
         for name in self.shape.names():
             self._spawn_node(name)
         _until(self._all_take_jobs, "its nodes take jobs", self._tail_of("slurmctld"))

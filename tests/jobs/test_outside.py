@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from haein.placement.mix import Mix
 from haein.placement.model import Grant, NodeState, Placement, Snapshot
 from haein.placement.policies import HAEIN
 from haein.tenants import services as tenants
-from jobs import explaining, occupancy, scheduling, services, snapshots
+from jobs import explaining, occupancy, scheduling, services, snapshots, windows
 from jobs.models import Allocation, Job
 from tests.cast import Person, node_fact, person
 from tests.dashboard import crowd
@@ -201,6 +202,24 @@ def test_where_others_carve_the_devices_nothing_is_carved_here(gives: None, alic
     whole = submit(alice, gpus=1)
     assert scheduling.run_pass(now=clock.now(), ready=READY) == 1
     assert Allocation.objects.get(attempt__job=whole).device.index == 1
+
+
+def test_a_reservation_is_of_whole_devices_and_of_those_that_others_hold_last(alice: Person, oda: Person) -> None:
+    away = replace(node_fact("node2"), problem="Down.")
+    report([carved(node_fact(devices=4), SEVENTHS), away], work(part(1)))
+
+    def reserved(gpus: int, day: int) -> set[int]:
+        begins = clock.now() + timedelta(days=day)
+        window = windows.reserve(
+            by=oda.user, team=alice.team.pk, gpus=gpus, model="B200", starts_at=begins,
+            ends_at=begins + timedelta(hours=1), reason="a deadline", now=clock.now(),
+        )  # fmt: skip
+        return set(window.devices.values_list("index", flat=True))
+
+    assert reserved(2, day=1) == {2, 3}
+    assert reserved(3, day=2) == {1, 2, 3}
+    with pytest.raises(Invalid, match="Only 3 B200 are in service"):
+        reserved(4, day=3)
 
 
 def test_the_form_offers_the_instances_there_are(gives: None) -> None:

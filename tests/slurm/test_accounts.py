@@ -9,17 +9,19 @@ from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.models import F
 
 from haein.cluster import accounts as kept
 from haein.cluster import registry
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Present, Taken, There
-from haein.cluster.models import AccountChange, EngineAccount
+from haein.cluster.models import AccountChange, Device, EngineAccount
 from haein.slurmlab.lab import Lab
 from haein.tenants.models import AuditEntry, Team
 from jobs.models import Quota
-from tests.cast import Person
+from tests.cast import Person, until
 from tests.contract.slurm_stage import JOBS_USER, SlurmStage
+from tests.slurm.test_work import AS_JOBS_USER
 
 OWNER = UUID("01990000-0000-7000-8000-0000deadbeef")
 
@@ -128,6 +130,59 @@ def test_a_step_that_fails_says_so_and_the_next_time_goes_on_from_there(
     settings.HAEIN_SLURM_ACCOUNT = ""
     sync("--apply")
     assert sync() == "Slurm's accounts are as they should be.\n"
+
+
+def test_an_account_with_running_jobs_is_not_removed_before_they_have_ended(site: Lab, alice: Person) -> None:
+    sync("--apply")
+    vision = accounts.name_of("Vision", alice.team.pk)
+    asked = (f"--account={vision}", "--mem=100", "--output=/dev/null", "--chdir=/", *AS_JOBS_USER)
+    number = site.run("sbatch", "--parsable", *asked, "--wrap", "sleep 60").strip()
+    until(lambda: "RUNNING" in site.run("sacct", "-X", "-n", "-j", number, "--format=State"))
+    with pytest.raises(CommandError, match="can't be taken back now"):
+        sync("--undo")
+    assert kept.Known().account_of(None, alice.team.pk) == ""
+    site.run("scancel", number)
+    until(lambda: "CANCELLED" in site.run("sacct", "-X", "-n", "-j", number, "--format=State"))
+    sync("--undo")
+    assert associations(site) == set()
+
+
+def test_a_step_that_was_taken_and_not_counted_is_taken_back_too(site: Lab, alice: Person) -> None:
+    sync("--apply")
+    AccountChange.objects.update(done=F("done") - 1)
+    sync("--undo")
+    assert associations(site) == set()
+
+
+def test_a_qos_that_jobs_name_is_made_and_allowed(site: Lab, alice: Person, settings: Any) -> None:
+    settings.HAEIN_SLURM_QOS = "haein-jobs"
+    assert "add the QOS haein-jobs" in sync("--apply")
+    listed = site.run("sacctmgr", "-nP", "show", "assoc", "format=account,qos").splitlines()
+    vision = accounts.name_of("Vision", alice.team.pk)
+    assert [line for line in listed if line.startswith(f"{vision}|haein-jobs")]
+    assert sync() == "Slurm's accounts are as they should be.\n"
+    sync("--undo")
+    assert "haein-jobs" not in site.run("sacctmgr", "-nP", "show", "qos", "format=name").split()
+
+
+def test_where_slurm_counts_instances_as_gpus_the_limit_is_as_many_times_wider(
+    site: Lab, alice: Person, cluster: None
+) -> None:
+    limited(alice, guaranteed=1500, borrow=0)
+    device = Device.objects.filter(present=True).first()
+    assert device
+    device.layout = [["1g.23gb", start] for start in range(7)]
+    device.save()
+    assert "at most 11 GPUs instead of no limit" in sync()
+
+
+def test_each_organization_s_own_user_may_submit_under_its_accounts_alone(
+    site: Lab, alice: Person, charlie: Person, settings: Any
+) -> None:
+    settings.HAEIN_SLURM_USERS = {alice.team.organization.pk: "root"}
+    steps = sync().splitlines()
+    may = [step for step in steps if "may submit" in step]
+    assert may == [f"{accounts.name_of(word, pk)}: root may submit under it" for word, pk in _owners(alice)]
 
 
 def test_a_launch_is_charged_to_its_team_s_account(site: Lab, alice: Person) -> None:

@@ -17,6 +17,7 @@ from haein.cluster.backends.slurm import checking, tools
 from haein.cluster.backends.slurm.backend import Site
 from haein.cluster.backends.slurm.checking import Finding, Grade
 from haein.cluster.backends.slurm.commands import CommandGateway, LocalRunner
+from haein.cluster.backends.slurm.rest import RestGateway
 from haein.cluster.backends.slurm.script import Terms
 from haein.slurmlab.lab import Lab
 from tests.contract.slurm_stage import JOBS_USER, SlurmStage
@@ -109,11 +110,19 @@ def set_up(stage: SlurmStage, settings: Any) -> Iterator[None]:
     settings.HAEIN_BACKEND, settings.HAEIN_SLURM_CONF = "slurm", str(stage.lab.conf)
     settings.HAEIN_SLURM_USER, settings.HAEIN_SLURM_FOLDER = JOBS_USER, stage.var
     settings.HAEIN_SLURM_EMULATED = True
-    for made in (registry.runner, registry.gateway):
-        made.cache_clear()
+    registry.runner.cache_clear()
+    registry.gateway.cache_clear()
     yield
-    for made in (registry.runner, registry.gateway):
-        made.cache_clear()
+    begin_anew()
+    registry.runner.cache_clear()
+
+
+def begin_anew() -> None:
+    """What talks to Slurm is made from the settings again, as in a server that was started again."""
+    gateway = registry.gateway()
+    if isinstance(gateway, RestGateway):
+        gateway.close()
+    registry.gateway.cache_clear()
 
 
 def test_the_command_runs_a_job_and_leaves_nothing(stage: SlurmStage, set_up: None) -> None:
@@ -123,6 +132,18 @@ def test_the_command_runs_a_job_and_leaves_nothing(stage: SlurmStage, set_up: No
     assert "WRONG" not in out.getvalue()
     for folder in ("attempts", "work", "teams"):
         assert list((stage.var / folder).iterdir()) == []
+
+
+def test_over_slurmrestd_it_tries_the_way_that_jobs_go(stage: SlurmStage, set_up: None, settings: Any) -> None:
+    settings.HAEIN_SLURM_REST_URL, settings.HAEIN_SLURM_JWT_KEY = stage.lab.rest_url, str(stage.lab.jwt_key)
+    out = StringIO()
+    call_command("slurm_check", stdout=out)
+    assert f"a job ran as {JOBS_USER} on " in out.getvalue()
+    begin_anew()
+    settings.HAEIN_SLURM_JWT_KEY = str(stage.lab.conf)
+    with pytest.raises(CommandError, match="1 thing is wrong"):
+        call_command("slurm_check", stdout=out)
+    assert "(HAEIN_SLURM_JWT_KEY): is it slurmctld's key" in out.getvalue()
 
 
 def test_on_every_node_where_that_is_asked_for(stage: SlurmStage, set_up: None) -> None:

@@ -87,16 +87,12 @@ class Ground:
         return self.lab.run("squeue", "-h", "-t", "all", "--name", f"haein-{attempt}", "-o", "%i").split()
 
     def wait_until_written_down(self, attempt: str) -> None:
-        """A slurmctld that is killed now finds the job again, and where it runs."""
+        """A slurmctld that is killed now finds the job running."""
+        (number,) = self.in_slurm(attempt)
+        mark = f"seen-{attempt}"
+        self.lab.run("scontrol", "update", f"jobid={number}", f"admincomment={mark}")
         written = self.lab.folder / "state" / "job_state"
-
-        def look() -> bool:
-            (node,) = self.lab.run("squeue", "-h", "--name", f"haein-{attempt}", "-o", "%N").split()
-            state = written.read_bytes() if written.exists() else b""
-            at = state.find(f"haein-{attempt}".encode())
-            return at >= 0 and node.encode() in state[max(0, at - 4000) : at + 4000]
-
-        until(look, "slurmctld has written the job down")
+        until(lambda: written.exists() and mark.encode() in written.read_bytes(), "slurmctld has written it down")
 
     def bill_is_exact(self, job: str) -> None:
         """Attempt by attempt the seconds that sacct has, times the GPUs; and none of those that a machine lost."""
@@ -165,6 +161,23 @@ def test_slurmctld_killed_a_moment_after_a_submit_runs_the_job_once(ground: Grou
     # The run that slurmctld had forgotten may have been ended by it as a stranger: then the next one began after that.
     assert max(Counter(ground.ran("forgotten")).values()) == 1
     ground.bill_is_exact(job)
+
+
+def test_a_job_that_ended_while_slurmctld_had_forgotten_it_has_ended_and_is_billed(ground: Ground) -> None:
+    job = ground.submit("overlooked")
+    until(lambda: ground.ran("overlooked"), "it runs")
+    ((attempt, _),) = ground.attempts(job)
+    ground.lab.kill_controller()  # its last state may have the job waiting, running, or not at all
+    ground.let_go("overlooked")
+    ended = ground.house.var / "attempts" / attempt / "exit"
+    until(ended.exists, "it has ended")
+    ground.lab.start_controller()
+    ground.wait_for(job, "succeeded", 300)
+    assert ground.ran("overlooked") == ["1"]
+    until(lambda: ground.rows.ask("SELECT count(*) FROM jobs_allocation WHERE NOT metered") == [(0,)], "all is metered")
+    started_at, ended_at = ground.rows.runner_records(attempt)
+    # By Slurm's clock where it knows of the run: a second either way, and the outage besides.
+    assert ground.rows.ask(METERED, attempt)[0][0] >= (int(ended_at) - int(started_at) - 1) * GPUS * 1000
 
 
 def test_without_slurmdbd_jobs_run_and_are_billed_as_it_says_later(ground: Ground) -> None:

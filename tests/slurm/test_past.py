@@ -135,6 +135,14 @@ def test_a_file_that_does_not_name_its_columns_is_refused_with_the_way_to_make_o
         list(past.runs([HEADER.replace("Submit|", "")], print))
 
 
+def test_one_that_ran_over_midnight_is_told_by_the_day_on_which_it_ended() -> None:
+    first, last = past.days(SUBMITTED - timedelta(hours=36), SUBMITTED + timedelta(hours=12))
+    assert (first[1], last) == (last[0], (SUBMITTED - timedelta(hours=12), SUBMITTED + timedelta(hours=12)))
+    lines = [line(End="2024-02-29T23:59:59"), line(), line(End="Unknown", State="RUNNING")]
+    assert list(past.ended_within(lines, *first)) == lines[:1]
+    assert list(past.ended_within(lines, *last)) == lines[1:2]
+
+
 # What becomes of it.
 
 

@@ -32,9 +32,9 @@ class Clone:
         (root / "requirements/runtime.txt").write_text(locked("sqlparse") + locked("uv"))
         (root / "requirements/jobs.txt").write_text(locked("sqlparse"))
 
-    def make(self, command: str) -> subprocess.CompletedProcess[str]:
+    def make(self, *command: str) -> subprocess.CompletedProcess[str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("HAEIN_")}
-        bare = [sys.executable, "haein/supervisor/bootstrap.py", command]
+        bare = [sys.executable, "haein/supervisor/bootstrap.py", *command]
         return subprocess.run(bare, cwd=self.root, env=environ, capture_output=True, text=True)
 
 
@@ -99,6 +99,19 @@ def test_the_reason_shown_is_the_line_that_says_most() -> None:
     assert bootstrap.reason_in(said) == "error: Failed to fetch: `six`"
     assert bootstrap.reason_in("one\ntwo\n") == "two"
     assert bootstrap.reason_in("") == "no word"
+
+
+def test_an_engine_that_there_is_no_demonstration_on_is_refused_in_a_sentence(clone: Clone) -> None:
+    refused = clone.make("demo", "kubernetes")
+    assert (refused.returncode, refused.stderr) == (1, "haein: CLUSTER is kubernetes: it must be simulator or slurm.\n")
+    assert not (clone.root / ".venv").exists()
+
+
+def test_without_slurm_and_without_apt_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bootstrap, "SYSTEM_PROGRAMS", str(tmp_path))
+    with pytest.raises(SystemExit, match="The tests run on a Slurm of their own: install slurmctld slurmd"):
+        bootstrap.slurm("The tests run on a Slurm of their own")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has an account of its own for the service")

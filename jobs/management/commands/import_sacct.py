@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,10 @@ def _of_file(path: Path) -> Iterator[str]:
 
 
 def _of_sacct(runner: Runner, since: datetime) -> Iterator[str]:
-    """What sacct tells of each day's jobs. One that ran across midnight is told twice, and read once."""
+    """What sacct tells of the jobs that ended, day by day."""
     yield "|".join(past.COLUMNS)
-    for begin, end in past.days(since, clock.now()):
-        span = ("-S", f"{begin:%Y-%m-%dT%H:%M:%S}", "-E", f"{end:%Y-%m-%dT%H:%M:%S}")
-        yield from tools.ask(runner, "sacct", "-a", "-X", "-P", "-n", f"--format={past.FORMAT}", *span).splitlines()
+    question = ("sacct", "-a", "-X", "-P", "-n", f"--format={past.FORMAT}")
+    # Whole seconds: what ended in this one is over too.
+    for begin, end in past.days(since, clock.now() + timedelta(seconds=1)):
+        told = tools.ask(runner, *question, "-S", past.written(begin), "-E", past.written(end))
+        yield from past.ended_within(told.splitlines(), begin, end)

@@ -356,6 +356,13 @@ class SlurmBackend(Backend):
             is_shared_late = start is not None or record.state is State.COMPLETED
             if is_shared_late and not _is_quiet(folder):
                 return self._running(attempt, folder, record)
+        if end is None and record.state is State.NODE_FAIL and time.time() - ended_at < FILES_S and _is_tended(folder):
+            # Its slurmd is lost and it is not: nobody else runs it before it has ended.
+            _wish(folder, endings.STOP_ASKED, "Slurm has given up the node that it runs on.")
+            return self._running(attempt, folder, record)
+        if end is not None and record.started is not None and float(end["ended_at"]) < record.started:
+            # slurmctld had forgotten that it ran, and has started it anew, which the claim has ended at once.
+            record = _by_its_own_records(attempt, start, float(end["ended_at"]))
         wish = records.read(folder, records.STOP)
         sight = endings.of(attempt, record, start, end, wish, _last_line(folder))
         _write_final(folder, sight)
@@ -747,6 +754,11 @@ def _age_of(folder: str) -> float:
         return os.stat(f"{folder}/{records.ORDER}").st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+def _is_tended(folder: str) -> bool:
+    """Whether its own process is seen to be there."""
+    return records.exists(folder, records.LOCK) and records.is_held(folder)
 
 
 def _is_quiet(folder: str) -> bool:

@@ -222,3 +222,17 @@ def days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]
         after = since + timedelta(days=1)
         yield since, min(after, until)
         since = after
+
+
+def written(moment: datetime) -> str:
+    """A moment as sacct writes it, and reads it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}"
+
+
+def ended_within(lines: Iterable[str], begin: datetime, end: datetime) -> Iterator[str]:
+    """Of what sacct tells of a span, which is all that was there in it, the jobs that ended in it."""
+    at = COLUMNS.index("End")
+    for line in lines:
+        cells = line.split("|", at + 1)
+        if len(cells) < at + 2 or written(begin) <= cells[at] < written(end):
+            yield line

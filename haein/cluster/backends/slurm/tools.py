@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from haein.cluster.backends.slurm import refusals
 from haein.cluster.backends.slurm.commands import Runner
-from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
 
 # What sacctmgr says, and ends with 1, where everything is as it was asked to be.
 _NOTHING = ("Nothing new added", "Nothing modified", "Nothing deleted")
-_AWAY = ("Unable to contact", "Connection refused", "Unable to connect", "Problem talking to the database")
 
 
 def ask(runner: Runner, *words: str) -> str:
@@ -19,9 +18,7 @@ def ask(runner: Runner, *words: str) -> str:
     said = " ".join(f"{outcome.err} {outcome.out}".split())
     if outcome.code == 0 or any(word in said for word in _NOTHING):
         return outcome.out
-    if any(word in said for word in _AWAY):
-        raise SlurmDown(f"{words[0]}: {said}")
-    raise SlurmRefused(f"{words[0]}: {said or f'it ended with {outcome.code}'}")
+    raise refusals.fault(0, said or f"exit code {outcome.code}", words[0])
 
 
 def config(runner: Runner) -> Mapping[str, str]:
