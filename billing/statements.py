@@ -60,7 +60,7 @@ def of_job(job: Job, *, now: datetime) -> Cost:
     )
     tariffs = prices.tariffs(allocation.device.model_id for allocation in allocations)
     rows = list(_cost_lines(allocations, tariffs, now))
-    running = [a for a in allocations if a.ended_at is None]
+    running = [a for a in allocations if a.ended_at is None and a.billable_from]
     rate = rating.add(_hour(a.weight, tariffs.get(a.device.model_id, []), now) for a in running)
     return Cost(
         lines=rows,
@@ -210,7 +210,9 @@ def _spent_since(start: datetime, rows: QuerySet[Usage], running: Iterable[ratin
 
 def burning(scope: Scope, *, now: datetime) -> int:
     """Micro-units that an hour of what runs now costs."""
-    held = Allocation.objects.filter(attempt__job__team_id__in=scope.team_ids, ended_at=None)
+    held = Allocation.objects.filter(
+        attempt__job__team_id__in=scope.team_ids, ended_at=None, billable_from__isnull=False
+    )
     by_model = dict(held.values_list("device__model_id").annotate(Sum("weight")).order_by())
     tariffs = prices.tariffs(by_model)
     return rating.total(_hour(weight, tariffs.get(model_id, []), now) for model_id, weight in by_model.items())

@@ -271,7 +271,9 @@ def _by_device(outside: Sequence[Outside]) -> Mapping[str, list[tuple[Outside, S
 def _work(work: Outside, scope: Scope) -> dict[str, Any]:
     """Who it is, and since when, is an operator's to know."""
     known = scope.user.is_operator
-    gpus = ngettext("%(n)d GPU slice", "%(n)d GPU slices", len(work.slices)) % {"n": len(work.slices)}
+    whole = all(units == WHOLE and not profile for _uuid, units, _memory, profile, _start in work.slices)
+    slices = ngettext("%(n)d GPU slice", "%(n)d GPU slices", len(work.slices))
+    gpus = (ngettext("%(n)d GPU", "%(n)d GPUs", len(work.slices)) if whole else slices) % {"n": len(work.slices)}
     cores = _("%(cores)s cores") % {"cores": present.cores(work.cpus)}
     return {
         "who": _who(work, scope),

@@ -81,7 +81,7 @@ def of(scope: Scope, *, sort: str = DEFAULT_SORT, now: datetime) -> Queue:
 def _held() -> Held:
     usable = Device.objects.filter(present=True, problem="", node__present=True, node__problem="")
     in_service = dict(usable.filter(node__drained_at=None).values_list("pk", "model__name"))
-    held = Allocation.objects.filter(ended_at=None).aggregate(
+    held = Allocation.objects.filter(ended_at=None, device__in=in_service).aggregate(
         all=Sum("weight"), borrowed=Sum("weight", filter=Q(attempt__guaranteed=False))
     )
     outside = sum(

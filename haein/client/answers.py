@@ -170,11 +170,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """GPUs in service, held, free, and of those held the ones beyond their holders' guarantees."""
+    """GPUs in service, held, free, held by work that was not submitted through Haein, and of those held the ones
+    beyond their holders' guarantees."""
 
     all: float = 0
     held: float = 0
     free: float = 0
+    outside: float = 0
     lent: float = 0
 
 

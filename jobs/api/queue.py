@@ -46,6 +46,7 @@ class _Gpus(serializers.Serializer[Any]):
     all = serializers.FloatField(help_text="in service")
     held = serializers.FloatField()
     free = serializers.FloatField()
+    outside = serializers.FloatField(help_text="held by work not submitted through Haein")
     lent = serializers.FloatField(help_text="of those held: beyond the guarantee of who holds them")
 
 
@@ -95,6 +96,7 @@ def _gpus(held: Held) -> dict[str, float]:
         "all": held.all / 1000,
         "held": held.held / 1000,
         "free": held.free / 1000,
+        "outside": held.outside / 1000,
         "lent": held.borrowed / 1000,
     }
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
@@ -143,13 +142,16 @@ class Run:
     gpus: int
 
 
-def accounted(lab: Lab, attempt: object) -> Run | None:
-    """None while it has not ended, as far as accounting knows."""
+def in_accounting(lab: Lab, attempt: object) -> Run:
+    """Once accounting knows that it has ended, which is a moment after the controller does."""
     columns = "--format=JobID,ElapsedRaw,AllocTRES,End"
-    told = lab.run("sacct", "-X", "-P", "-n", f"--name=haein-{attempt}", "--starttime=now-1days", columns).splitlines()
-    if not told or told[0].endswith("|Unknown"):
-        return None
-    (line,) = told
+    command = ["sacct", "-X", "-P", "-n", f"--name=haein-{attempt}", "--starttime=now-1days", columns]
+
+    def look() -> list[str]:
+        lines = lab.run(*command).splitlines()
+        return [] if any(line.endswith("|Unknown") for line in lines) else lines
+
+    (line,) = until(look, "it is accounted for")
     number, elapsed, tres, _end = line.split("|")
     gpus = re.search(r"gres/gpu=(\d+)", tres)
     return Run(number, int(elapsed), int(gpus[1]) if gpus else 1)
@@ -323,10 +325,8 @@ def test_what_was_lent_comes_back_and_its_borrower_goes_on_later(
         expect(borrower.locator("#log")).to_contain_text("goes on from what it saved", timeout=20_000)
     lent = borrower.url.strip("/").split("/")[-1]
     cancel(borrower)
-    runs_in_slurm = [
-        until(partial(accounted, slurm, attempt), "it is accounted for") for (attempt,) in rows.ask(ATTEMPTS, lent)
-    ]
-    assert len({run.number for run in runs_in_slurm}) == 2
+    ended = [in_accounting(slurm, attempt) for (attempt,) in rows.ask(ATTEMPTS, lent)]
+    assert len({run.number for run in ended}) == 2
 
 
 def test_the_bill_is_what_slurm_accounted_for(page: Page, slurm: Lab, rows: Rows) -> None:
@@ -335,7 +335,7 @@ def test_the_bill_is_what_slurm_accounted_for(page: Page, slurm: Lab, rows: Rows
     assert len(attempts) >= 10
     until(lambda: rows.ask("SELECT count(*) FROM jobs_allocation WHERE NOT metered") == [(0,)], "all is metered")
     for attempt in attempts:
-        run = until(partial(accounted, slurm, attempt), "it is accounted for")
+        run = in_accounting(slurm, attempt)
         assert rows.ask(BILLED, attempt) == [(run.elapsed_s * run.gpus,)]
     ((exact,),) = rows.ask(COST)
     page.goto("/billing/")

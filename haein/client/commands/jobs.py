@@ -203,7 +203,7 @@ def queue(
     gpus, promises = seen.gpus, seen.promises
     terminal.say(
         f"{seen.waiting} wait that you can see, and {seen.others} more. {gpus.held:g} of {gpus.all:g} GPUs are held,"
-        f" {gpus.lent:g} of them lent."
+        f" {gpus.lent:g} of them lent{f', and {gpus.outside:g} more by work from outside' if gpus.outside else ''}."
     )
     if promises.count:
         terminal.say(f"Of {promises.count} promises of the last seven days {promises.p90_held_percent} % held.")
