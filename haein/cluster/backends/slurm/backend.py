@@ -114,6 +114,7 @@ class SlurmBackend(Backend):
         self._site = site
         self._layout = preparing.Layout(site.folder.resolve())
         self._attempts = str(self._layout.attempts)
+        self._users = frozenset({site.user or getpass.getuser(), *site.users.values()})
         self._cluster: _Cluster | None = None
         self._places: dict[UUID, tuple[Place, ...]] = {}
         self._outside: dict[tuple[int, int], tuple[Held, ...]] = {}
@@ -328,10 +329,11 @@ class SlurmBackend(Backend):
         return sights
 
     def _listed(self) -> Mapping[str, list[JobRecord]]:
-        """Every job of slurmctld's by its name."""
+        """Every job of slurmctld's by its name. Anybody may give his job the name of one of ours, and not its user."""
         found: dict[str, list[JobRecord]] = {}
         for record in _asked(self._gateway.jobs):
-            found.setdefault(record.name, []).append(record)
+            if record.user in self._users:
+                found.setdefault(record.name, []).append(record)
         return found
 
     def _running(self, attempt: UUID, folder: str, record: JobRecord) -> Sight:
@@ -465,7 +467,7 @@ class SlurmBackend(Backend):
         found: dict[UUID, list[JobRecord]] = {attempt: [] for attempt in since}
         for record in told or ():
             attempt = names.attempt_of(record.name)
-            if attempt in found:
+            if attempt in found and record.user in self._users:
                 found[attempt].append(record)
         return found
 
@@ -525,7 +527,7 @@ class SlurmBackend(Backend):
         theirs = {
             (record.id, record.submitted): record
             for record in _asked(self._gateway.jobs)
-            if record.state in HOLDING and record.started is not None and not self._is_ours(record.name)
+            if record.state in HOLDING and record.started is not None and not self._is_ours(record)
         }
         new = [number for number, submitted in theirs if (number, submitted) not in self._outside]
         if new:
@@ -542,9 +544,9 @@ class SlurmBackend(Backend):
             if each.node in rigs
         ]
 
-    def _is_ours(self, name: str) -> bool:
-        attempt = names.attempt_of(name)
-        return attempt is not None and self._layout.attempt(attempt).exists()
+    def _is_ours(self, record: JobRecord) -> bool:
+        attempt = names.attempt_of(record.name)
+        return attempt is not None and record.user in self._users and self._layout.attempt(attempt).exists()
 
     def _outside_of(self, record: JobRecord, held: Held, rig: devices.Rig) -> Outside:
         place = devices.place_of(held, rig)
