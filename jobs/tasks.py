@@ -24,6 +24,7 @@ INVENTORY_EVERY_S = 10
 _reconciling, _advancing, _waiting = threading.Lock(), threading.Lock(), threading.Lock()
 _replaying, _promising = threading.Lock(), threading.Lock()
 _inventory_due = 0.0
+_drained: dict[str, str] = {}
 _ending = threading.Event()
 signals.worker_shutting_down.connect(lambda **_: _ending.set(), weak=False)
 
@@ -103,12 +104,14 @@ def repack() -> None:
 
 
 def _inventory() -> None:
-    global _inventory_due
-    if time.monotonic() >= _inventory_due:
+    """Every few seconds, and at once when an operator has drained a node or let it work again."""
+    global _inventory_due, _drained
+    drained = cluster.drained()
+    if time.monotonic() >= _inventory_due or drained != _drained:
         facts = backend().inventory()
         inventory.refresh(facts, backend().outside(), now=clock.now())
         cluster.hand_over(backend(), facts)
-        _inventory_due = time.monotonic() + INVENTORY_EVERY_S
+        _inventory_due, _drained = time.monotonic() + INVENTORY_EVERY_S, drained
 
 
 def _observe() -> None:

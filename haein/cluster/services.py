@@ -11,7 +11,6 @@ from django.utils.translation import gettext as _
 
 from haein.cluster.backends.base import Backend, BackendDown, Drain, NodeFact
 from haein.cluster.models import Node
-from haein.cluster.registry import backend
 from haein.lib import live
 from haein.lib.errors import Forbidden, Invalid, NotFound
 from haein.tenants import audit
@@ -37,7 +36,6 @@ def drain(*, by: User, node: str, reason: str, now: datetime) -> None:
     found.save(update_fields=["drained_at", "drain_reason"])
     audit.record("node.drain", node, by=by, reason=reason)
     live.push(live.CLUSTER)
-    transaction.on_commit(lambda: _tell(backend(), node, drained=True, reason=reason))
 
 
 @transaction.atomic
@@ -52,7 +50,6 @@ def undrain(*, by: User, node: str) -> str:
         found.save(update_fields=["drained_at", "drain_reason"])
         audit.record("node.undrain", node, by=by)
         live.push(live.CLUSTER)
-        transaction.on_commit(lambda: _tell(backend(), node, drained=False))
     if not found.problem:
         return ""
     return _("Haein would use %(node)s, but the cluster itself takes no work there: %(problem)s") % {
@@ -61,10 +58,18 @@ def undrain(*, by: User, node: str) -> str:
     }
 
 
+def drained() -> dict[str, str]:
+    """The reasons of what our rows drain, by the names of the nodes."""
+    return dict(Node.objects.exclude(drained_at=None).values_list("name", "drain_reason"))
+
+
 def hand_over(engine: Backend, facts: Sequence[NodeFact]) -> None:
     """Have the engine drain what our rows drain, and no more of ours than that: whatever it was told and has not done,
-    or was never told because somebody died, is told again. What others drained there stays theirs."""
-    wished = dict(Node.objects.exclude(drained_at=None).values_list("name", "drain_reason"))
+    or was never told because somebody died, is told again. What others drained there stays theirs.
+
+    For workers: the account that answers requests need have no rights over the engine.
+    """
+    wished = drained()
     for fact in facts:
         if fact.name in wished and fact.drain is None:
             _tell(engine, fact.name, drained=True, reason=wished[fact.name])

@@ -144,3 +144,10 @@ def test_the_number_of_queries_does_not_grow(alice: Person, year: list[Allocatio
     with CaptureQueriesContext(connection) as queries:
         ask()
     assert len(queries) <= limit + (asked == "jobs")
+
+
+def test_what_has_not_begun_costs_nothing_an_hour(alice: Person, submit: Submit, used: Used) -> None:
+    held = used(submit(alice), NOW, None)
+    assert statements.burning(alice.scope, now=NOW) == statements.of_job(held.attempt.job, now=NOW).per_hour > 0
+    Allocation.objects.filter(pk=held.pk).update(billable_from=None)
+    assert statements.burning(alice.scope, now=NOW) == statements.of_job(held.attempt.job, now=NOW).per_hour == 0

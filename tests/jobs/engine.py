@@ -12,7 +12,6 @@ import pytest
 
 from billing import prices
 from haein.cluster import inventory
-from haein.cluster import services as cluster
 from haein.cluster.backends.base import (
     BackendDown,
     Cause,
@@ -105,8 +104,7 @@ class Engine(SimulatorBackend):
 def engine(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Two nodes of eight devices."""
     made = Engine(tmp_path, "node1", "node2")
-    for module in (services, cluster):
-        monkeypatch.setattr(module, "backend", lambda: made)
+    monkeypatch.setattr(services, "backend", lambda: made)
     made.report()
     prices.fill_gaps()
     return made

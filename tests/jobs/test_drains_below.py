@@ -14,45 +14,58 @@ from jobs import tasks
 from tests.cast import Person
 from tests.jobs.engine import Engine
 
-# What is told leaves with the commit.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def worker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drives this engine, and looked at it a moment ago."""
+    monkeypatch.setattr(tasks, "backend", lambda: engine)
+    monkeypatch.setattr(tasks, "_drained", {})
+    monkeypatch.setattr(tasks, "_inventory_due", 0.0)
+    tasks._inventory()
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_inventory_due", 0.0)
+    tasks._inventory()
 
 
 def drain(oda: Person) -> None:
     cluster.drain(by=oda.user, node="node1", reason="a fan", now=clock.now())
 
 
-def test_the_engine_is_told_with_the_commit(engine: Engine, oda: Person) -> None:
+@pytest.mark.usefixtures("worker")
+def test_the_engine_is_told_with_the_next_tick(engine: Engine, oda: Person) -> None:
     drain(oda)
+    assert engine.told == [], "whoever answers requests need have no rights over it"
+    tasks._inventory()
     assert engine.drained == {"node1": Drain.OURS}
     assert cluster.undrain(by=oda.user, node="node1") == ""
+    tasks._inventory()
     assert engine.drained == {}
 
 
+@pytest.mark.usefixtures("worker")
 def test_an_engine_that_was_away_is_told_until_it_took_it(
     engine: Engine, oda: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "backend", lambda: engine)
-
-    def tick() -> None:
-        monkeypatch.setattr(tasks, "_inventory_due", 0.0)
-        tasks._inventory()
-
     engine.away = True
     drain(oda)
     assert Node.objects.get(name="node1").drained_at is not None
-    tick()
+    tasks._inventory()
     assert engine.drained == {}
     engine.away = False
-    tick()
-    tick()
+    later(monkeypatch)
+    later(monkeypatch)
     assert (engine.drained, engine.told) == ({"node1": Drain.OURS}, [("drain", "node1")])
     engine.away = True
     cluster.undrain(by=oda.user, node="node1")
+    tasks._inventory()
     assert engine.drained == {"node1": Drain.OURS}
     engine.away = False
-    tick()
-    tick()
+    later(monkeypatch)
+    later(monkeypatch)
     assert (engine.drained, engine.told[1:]) == ({}, [("resume", "node1")])
 
 

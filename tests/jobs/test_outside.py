@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haein.cluster import inventory
+from haein.cluster import services as cluster
 from haein.cluster.backends.base import Cut, NodeFact, Outside, SliceGrant
 from haein.cluster.backends.simulator.backend import SimulatorBackend
 from haein.cluster.models import Device, Node
@@ -29,7 +30,7 @@ from haein.placement.mix import Mix
 from haein.placement.model import Grant, NodeState, Placement, Snapshot
 from haein.placement.policies import HAEIN
 from haein.tenants import services as tenants
-from jobs import explaining, occupancy, scheduling, services, snapshots, windows
+from jobs import explaining, occupancy, scheduling, services, snapshots, waiting, windows
 from jobs.models import Allocation, Job
 from tests.cast import Person, node_fact, person
 from tests.dashboard import crowd
@@ -122,6 +123,17 @@ def test_a_job_waits_for_what_others_hold_and_starts_when_they_have_left(alice: 
     assert explaining.explain(job) == "No whole GPU is free; the most left on one is 0 of 1000."
     report([node_fact(devices=1)])
     assert scheduling.run_pass(now=clock.now(), ready=READY) == 1
+
+
+def test_the_queue_counts_it_where_it_is_in_service(alice: Person, oda: Person) -> None:
+    facts = [node_fact("node1", devices=4), node_fact("node2", devices=4), node_fact("node3", devices=4)]
+    facts[2] = replace(facts[2], problem="Drained in Slurm by root: disk.")
+    report(facts, work(part(0), part(1, 300)), *(work(part(0, node=name), node=name) for name in ("node2", "node3")))
+    cluster.drain(by=oda.user, node="node2", reason="a fan", now=clock.now())
+    held = waiting.of(alice.scope, now=clock.now()).held
+    assert (held.all, held.outside, held.free) == (4000, 1300, 2700)
+    assert alice.client.get("/api/v1/queue").json()["gpus"]["outside"] == 1.3
+    assert "GPUs outside" in alice.client.get("/queue/").content.decode()
 
 
 def test_a_node_that_the_engine_has_out_of_service_takes_nothing_and_keeps_the_sentence(

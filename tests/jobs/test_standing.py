@@ -125,7 +125,11 @@ def test_programs_are_told_the_same(alice: Person, charlie: Person, submit: Subm
     job = submit(alice, gpus=8, name="mine waits")
     look()
     told = alice.client.get("/api/v1/queue").json()
-    assert (told["waiting"], told["others"], told["gpus"]) == (1, 0, {"all": 8, "held": 8, "free": 0, "lent": 8})
+    assert (told["waiting"], told["others"], told["gpus"]) == (
+        1,
+        0,
+        {"all": 8, "held": 8, "free": 0, "outside": 0, "lent": 8},
+    )
     (row,) = told["results"]
     alone = alice.client.get(f"/api/v1/jobs/{job.pk}").json()
     assert row["expected_start"] == alone["expected_start"]

@@ -177,6 +177,16 @@ def test_a_worker_may_have_several_instances_of_one_device(engine: Engine, alice
     assert said(job, "found_at") == [f"The cluster runs it on node1/gpu4 ({ONE}), which it chose itself."]
 
 
+def test_another_instance_of_the_same_device_is_no_news(engine: Engine, alice: Person, submit: Submit) -> None:
+    job = submit(alice, profile=ONE)
+    (attempt,) = engine.take()
+    ((*_, device, start),) = held(attempt)
+    engine.runs(attempt.pk, instances("node1", (device, start + 1)))
+    engine.look()
+    assert [row[2:] for row in held(attempt)] == [(device, start + 1)]
+    assert said(job, "found_at") == []
+
+
 def test_what_has_ended_before_it_was_seen_is_on_record_where_it_was(
     engine: Engine, alice: Person, submit: Submit
 ) -> None:
