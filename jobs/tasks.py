@@ -36,15 +36,11 @@ def advance() -> None:
     """Place what can be placed and launch it. Of many at once one works, and one waits to see what came meanwhile."""
     if not _waiting.acquire(blocking=False):
         return
-    global _rests_until
     with _advancing:
         # Under a flood of submits passes take half the time, not all of it: what comes meanwhile goes with the next.
         _ending.wait(max(0.0, _rests_until - time.monotonic()))
         _waiting.release()
-        begun = time.monotonic()
         _step("advance", _advance)
-        took = time.monotonic() - begun
-        _rests_until = time.monotonic() + min(took, MOST_REST_S)
 
 
 @shared_task(name="jobs.reconcile")
@@ -141,8 +137,11 @@ def _follow() -> None:
 
 
 def _advance() -> None:
+    global _rests_until
     ready = frozenset(environment.name for environment in backend().environments() if environment.ready)
+    begun = time.monotonic()
     scheduling.run_pass(now=clock.now(), ready=ready)
+    _rests_until = time.monotonic() + min(time.monotonic() - begun, MOST_REST_S)
     if lifecycle.launch(backend(), now=clock.now()) and not backend().queues:
         lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 
