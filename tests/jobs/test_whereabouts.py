@@ -181,6 +181,7 @@ def test_another_instance_of_the_same_device_is_no_news(engine: Engine, alice: P
     job = submit(alice, profile=ONE)
     (attempt,) = engine.take()
     ((*_, device, start),) = held(attempt)
+    assert start is not None
     engine.runs(attempt.pk, instances("node1", (device, start + 1)))
     engine.look()
     assert [row[2:] for row in held(attempt)] == [(device, start + 1)]
