@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 # Whoever leased a launch and was killed is taken for dead after this; launching again is safe by the contract.
 LAUNCH_LEASE = timedelta(seconds=10)
+MOST_AT_ONCE = 100
 _ENDED_WITH = (
     "state",
     "started_at",
@@ -71,7 +72,7 @@ def _lease(now: datetime) -> list[Attempt]:
         .filter(Q(preempt_at=None) | Q(preempt_at__gt=now))
         .filter(Q(launched_at=None) | Q(launched_at__lt=now - LAUNCH_LEASE, waits_for=""))
         .order_by("placed_at")
-        .values_list("pk", flat=True)[:100]
+        .values_list("pk", flat=True)[:MOST_AT_ONCE]
     )
     mine = list(
         Attempt.objects.select_for_update(skip_locked=True, of=("self",))

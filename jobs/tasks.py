@@ -142,7 +142,10 @@ def _advance() -> None:
     begun = time.monotonic()
     scheduling.run_pass(now=clock.now(), ready=ready)
     _rests_until = time.monotonic() + min(time.monotonic() - begun, MOST_REST_S)
-    if lifecycle.launch(backend(), now=clock.now()) and not backend().queues:
+    taken = lifecycle.launch(backend(), now=clock.now())
+    while taken == lifecycle.MOST_AT_ONCE:  # there may be more of them
+        taken = lifecycle.launch(backend(), now=clock.now())
+    if taken and not backend().queues:
         lifecycle.observe(backend(), now=clock.now())  # most have begun by now: say so before the next tick
 
 
