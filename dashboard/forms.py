@@ -78,7 +78,7 @@ class JobForm(forms.Form):
         label=_("MIG profile"),
         required=False,
         widget=forms.Select,
-        help_text=_("Instead of a share: an instance that is carved out of a GPU for this job."),
+        help_text=_("Instead of a share: an instance of a GPU, for this job alone."),
     )
     gpu_model = forms.CharField(label=_("GPU model"), required=False, widget=forms.Select)
     gpu_memory_gb = forms.DecimalField(

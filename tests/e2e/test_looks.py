@@ -100,14 +100,14 @@ def test_every_page_is_usable(house: House, visitor: Visitor, lived_in: list[str
         look: Any = {"viewport": SIZES[size], "color_scheme": theme, "reduced_motion": "reduce"}
         context = browser.new_context(base_url=address, **look)
         page = context.new_page()
-        faults |= {(size, theme, path): _judged(page, path) for path in SIGNED_OUT}
+        faults |= {(size, theme, path): judged(page, path) for path in SIGNED_OUT}
         context.add_cookies(cookies)
-        faults |= {(size, theme, path): _judged(page, path) for path in (*SIGNED_IN, *lived_in)}
+        faults |= {(size, theme, path): judged(page, path) for path in (*SIGNED_IN, *lived_in)}
         context.close()
     assert {where: fault for where, fault in faults.items() if fault} == {}
 
 
-def _judged(page: Page, path: str) -> list[str]:
+def judged(page: Page, path: str) -> list[str]:
     page.goto(path)
     if path in READY:
         expect(page.locator(READY[path]).first).to_be_visible()

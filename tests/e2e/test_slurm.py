@@ -19,6 +19,7 @@ from haein.slurmlab import Lab
 from haein.supervisor.layout import ROOT
 from tests.contract.slurm_stage import JOBS_USER
 from tests.e2e.conftest import setup_link
+from tests.e2e.test_looks import judged
 from tests.e2e.test_slices import HELD, ask, cancel, fill_in, runs
 from tests.house import House, made, until
 from tests.rows import Rows
@@ -267,8 +268,10 @@ def test_work_of_others_is_shown_and_counted(page: Page, slurm: Lab) -> None:
         expect(totals.locator("div", has_text="Outside")).to_contain_text("56", timeout=20_000)
         expect(page.locator("#node-detail")).to_contain_text("Work not submitted through Haein")
         expect(page.locator("#node-detail .device").first).to_contain_text("Slurm job")
+        assert judged(page, page.url) == []
         page.goto("/queue/")
         expect(page.locator("div", has=page.get_by_text("GPUs free", exact=True)).last).to_contain_text("8")
+        assert judged(page, "/queue/") == []
         ask(page, "waits", "sleep 600", **SMALL)
         expect(page.locator("#job-head")).to_contain_text("No whole GPU is free", timeout=20_000)
         is_(page, "queued")
