@@ -31,8 +31,7 @@ AS_JOBS_USER = ("--uid=nobody", "--gid=nogroup") if os.geteuid() == 0 else ()
 def stage(db: None, slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmStage]:
     """Slurm has four seconds to start what it was handed."""
     made = SlurmStage(slurm, patience_s=4)
-    for module in (services, cluster):
-        monkeypatch.setattr(module, "backend", lambda: made.backend)
+    monkeypatch.setattr(services, "backend", lambda: made.backend)
     inventory.refresh(made.backend.inventory(), now=clock.now())
     prices.fill_gaps()
     yield made
