@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from haein.cluster import accounts as kept
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Step, There
 from haein.cluster.backends.slurm.backend import Site
@@ -18,7 +18,7 @@ from jobs.models import Quota
 
 def wanted() -> dict[UUID, Account]:
     """By owner, organizations first: an account for each, and below it one for each of its teams."""
-    site = registry.site()
+    site = slurm_site.site()
     below = site.terms.account or accounts.ROOT
     organizations = list(Organization.objects.order_by("created_at", "pk"))
     teams = list(Team.objects.order_by("created_at", "pk"))

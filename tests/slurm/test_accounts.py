@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 
 from haein.cluster import accounts as kept
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm import accounts
 from haein.cluster.backends.slurm.accounts import Account, Present, Taken, There
 from haein.cluster.models import AccountChange, Device, EngineAccount
@@ -30,11 +30,11 @@ OWNER = UUID("01990000-0000-7000-8000-0000deadbeef")
 def site(slurm: Lab, settings: Any, db: None) -> Iterator[Lab]:
     """The shared Slurm as the settings name it, with its accounts as they were when the story is over."""
     settings.HAEIN_SLURM_CONF, settings.HAEIN_SLURM_USER = str(slurm.conf), JOBS_USER
-    registry.runner.cache_clear()
+    slurm_site.runner.cache_clear()
     yield slurm
     for name in EngineAccount.objects.order_by("-pk").values_list("name", flat=True):
         slurm.run("sacctmgr", "-i", "-Q", "delete", "account", name)
-    registry.runner.cache_clear()
+    slurm_site.runner.cache_clear()
 
 
 def sync(*options: str) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from django.core.management import CommandError, call_command
 
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm import checking, tools
 from haein.cluster.backends.slurm.backend import Site
 from haein.cluster.backends.slurm.checking import Finding, Grade
@@ -110,19 +110,19 @@ def set_up(stage: SlurmStage, settings: Any) -> Iterator[None]:
     settings.HAEIN_BACKEND, settings.HAEIN_SLURM_CONF = "slurm", str(stage.lab.conf)
     settings.HAEIN_SLURM_USER, settings.HAEIN_SLURM_FOLDER = JOBS_USER, stage.var
     settings.HAEIN_SLURM_EMULATED = True
-    registry.runner.cache_clear()
-    registry.gateway.cache_clear()
+    slurm_site.runner.cache_clear()
+    slurm_site.gateway.cache_clear()
     yield
     begin_anew()
-    registry.runner.cache_clear()
+    slurm_site.runner.cache_clear()
 
 
 def begin_anew() -> None:
     """What talks to Slurm is made from the settings again, as in a server that was started again."""
-    gateway = registry.gateway()
+    gateway = slurm_site.gateway()
     if isinstance(gateway, RestGateway):
         gateway.close()
-    registry.gateway.cache_clear()
+    slurm_site.gateway.cache_clear()
 
 
 def test_the_command_runs_a_job_and_leaves_nothing(stage: SlurmStage, set_up: None) -> None:

@@ -15,7 +15,7 @@ from django.db.models import Model
 from billing import metering
 from billing.models import Usage
 from dashboard import boards
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm import past
 from haein.cluster.backends.slurm.past import Run, StillOpen
 from haein.cluster.backends.slurm.records import State
@@ -315,9 +315,9 @@ def test_many_are_read_in_few_queries(told: Any, django_assert_max_num_queries: 
 @pytest.fixture
 def site(slurm: Lab, settings: Any) -> Iterator[Lab]:
     settings.HAEIN_SLURM_CONF = str(slurm.conf)
-    registry.runner.cache_clear()
+    slurm_site.runner.cache_clear()
     yield slurm
-    registry.runner.cache_clear()
+    slurm_site.runner.cache_clear()
 
 
 def test_sacct_itself_is_asked_day_by_day(site: Lab, alice: Person) -> None:

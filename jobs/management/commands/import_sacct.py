@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm import past, tools
 from haein.cluster.backends.slurm.commands import Runner
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             _teams(options["teams"]),
             options["domain"],
         )
-        lines = _of_file(options["file"]) if options["file"] else _of_sacct(registry.runner(), options["since"])
+        lines = _of_file(options["file"]) if options["file"] else _of_sacct(slurm_site.runner(), options["since"])
         self._tell(imports.read(lines, asked, keep=options["apply"]), kept=options["apply"])
 
     def _tell(self, report: Report, *, kept: bool) -> None:

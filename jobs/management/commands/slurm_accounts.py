@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from haein.cluster import accounts as kept
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.slurm.accounts import Step, Taken
 from haein.cluster.backends.slurm.gateway import SlurmDown, SlurmRefused
 from haein.lib.errors import Problem
@@ -26,14 +26,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["undo"]:
-                kept.undo(registry.runner(), say=self.stdout.write)
+                kept.undo(slurm_site.runner(), say=self.stdout.write)
             else:
                 self._bring_in_step(change=options["apply"])
         except (Problem, SlurmDown, SlurmRefused, Taken) as fault:
             raise CommandError(str(fault)) from fault
 
     def _bring_in_step(self, *, change: bool) -> None:
-        runner = registry.runner()
+        runner = slurm_site.runner()
         owners = accounts.wanted()
         steps = accounts.plan(kept.look(runner), owners)
         if change:

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from haein.cluster import registry
+from haein.cluster import slurm_site
 from haein.cluster.backends.base import BackendDown
 from haein.cluster.backends.slurm import checking
 from haein.cluster.backends.slurm.backend import SlurmBackend
@@ -25,7 +25,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.HAEIN_BACKEND != "slurm":
             raise CommandError("HAEIN_BACKEND is not slurm.")
-        runner, gateway, site = registry.runner(), registry.gateway(), registry.site()
+        runner, gateway, site = slurm_site.runner(), slurm_site.gateway(), slurm_site.site()
         rest, accounts = bool(settings.HAEIN_SLURM_REST_URL), settings.HAEIN_SLURM_ACCOUNTS
         found = self._told(checking.read(runner, gateway, site, by_rest=rest, by_account=accounts))
         if not found:
