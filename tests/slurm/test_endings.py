@@ -38,7 +38,7 @@ def left(cause: str, code: str = "") -> dict[str, str]:
         (State.FAILED, START, left("EXITED", "3"), None, Cause.EXITED),
         (State.FAILED, START, left("MEMORY_LIMIT"), None, Cause.MEMORY_LIMIT),
         (State.FAILED, START, left("STOPPED"), ASKED, Cause.STOPPED),
-        (State.FAILED, START, None, None, Cause.LOST),
+        (State.FAILED, START, None, None, Cause.SIGNALLED),
         (State.FAILED, None, None, None, Cause.LOST),
         (State.TIMEOUT, START, None, None, Cause.TIME_LIMIT),
         (State.OUT_OF_MEMORY, START, None, None, Cause.MEMORY_LIMIT),
@@ -74,6 +74,15 @@ def test_one_that_was_called_back_while_it_waited_never_ran(why: str, cause: Cau
     sight = endings.of(ATTEMPT, waited, None, None, {"at": "1", "why": why, "detail": "Slurm says so."}, "")
     assert (sight.cause, sight.started_at) == (cause, None)
     assert sight.detail
+
+
+@pytest.mark.parametrize("told", [left("LOST"), left("NOT_STARTED"), {"cause": "nonsense"}, None])
+def test_who_ran_for_an_hour_pays_for_it_whatever_he_writes_of_his_end(told: Any) -> None:
+    ran = record(State.FAILED, started=100, ended=3700)
+    for start in (START, None):
+        sight = endings.of(ATTEMPT, ran, start, told, None, "")
+        assert (sight.started_at, sight.ended_at) == (100.0, 3700.0)
+        assert start is None or sight.cause is not Cause.LOST
 
 
 def test_a_run_of_less_than_a_second_ran() -> None:

@@ -35,7 +35,11 @@ def _segments(folder: Path) -> Segments:
     """Start and size of each kept segment, the oldest first."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((int(entry.name), entry.stat().st_size) for entry in entries)
+            return sorted(
+                (int(entry.name), entry.stat().st_size)
+                for entry in entries
+                if entry.name.isdecimal() and entry.is_file(follow_symlinks=False)
+            )
     except FileNotFoundError:
         # Either the whole log is not there, or a segment was dropped between being listed and being measured.
         return _segments(folder) if folder.is_dir() else []
@@ -111,8 +115,19 @@ def _stamp_before(folder: Path, segment: tuple[int, int], position: int) -> byte
     return _bytes(folder, segment, segment[0], STAMP)
 
 
+def _opened(folder: Path, segment: tuple[int, int]) -> int:
+    """Where jobs run on other machines, the job's own user writes these: no link is followed out of the attempt's
+    folder, and no pipe is waited for."""
+    within = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        name = os.path.basename(segment_path("", segment[0]))
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
+    finally:
+        os.close(within)
+
+
 def _bytes(folder: Path, segment: tuple[int, int], position: int, count: int) -> bytes:
-    fd = os.open(segment_path(str(folder), segment[0]), os.O_RDONLY | os.O_CLOEXEC)
+    fd = _opened(folder, segment)
     try:
         # No further than the size seen when listing: one answer is one moment of the log.
         return os.pread(fd, min(count, sum(segment) - position), position - segment[0])

@@ -90,6 +90,28 @@ class Site:
     service_gid: int | None = None
 
 
+# What must be readable in a record for it to count: all of them lie in a folder where the job's own user may write.
+_FIELDS: Mapping[str, Mapping[str, Callable[[str], object]]] = {
+    records.START: {"started_at": float, "cpus": int, "devices": str},
+    records.EXIT: {"ended_at": float, "cause": Cause.__getitem__, "detail": str, "exit_code": str, "signal": str},
+    records.STOP: {"at": float, "why": str, "detail": str},
+    records.USAGE: {"at": float, "cores": float, "memory_mb": float, "processes": int},
+    records.ORDER: {"grace_s": int, "workers": int, "workers_by_node": int, "checkpoint": str},
+    SUBMITTED: {"at": float, "slurm_job": int},
+}
+
+
+def _read(folder: str, name: str) -> dict[str, str] | None:
+    """The record, if there is one that says what it must."""
+    found = records.read(folder, name)
+    try:
+        for field_name, kind in _FIELDS[name].items():
+            kind((found or {})[field_name])
+    except (KeyError, ValueError):
+        return None
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Cluster:
     """The nodes as they were a moment ago: facts, and by name their devices and partitions."""
@@ -184,6 +206,10 @@ class SlurmBackend(Backend):
                 records.replace(folder, ABILITIES, list(told.items()), durable=False, mode=0o644)
 
     def isolation(self) -> Isolation:
+        if len(set(self._site.users.values())) < len(self._site.users):
+            return Isolation(
+                False, "Organizations share a user on Slurm's nodes: HAEIN_SLURM_USERS must give each its own."
+            )
         if self._site.users:
             return Isolation(True, "Each organization's jobs run as a user of its own on Slurm's nodes.")
         user = self._site.user or getpass.getuser()
@@ -205,7 +231,7 @@ class SlurmBackend(Backend):
 
     def _launch(self, launch: Launch, folder: Path) -> None:
         here = str(folder)
-        if any(records.exists(here, name) for name in (records.START, records.EXIT, records.STOP, FINAL)):
+        if _final(here) or any(records.exists(here, name) for name in (records.START, records.EXIT, records.STOP)):
             return
         # An order that is there was submitted, or was about to be: the answer may have been lost on its way.
         if records.exists(here, records.ORDER) and self._is_known(launch.attempt_id, here):
@@ -249,7 +275,7 @@ class SlurmBackend(Backend):
         # Holds the user's variables, which may be secrets: the job's own user reads it, and nobody else.
         records.replace(folder, records.ORDER, [*orders.to_pairs(order), *more], durable=False, mode=0o600)
         if owner.uid:
-            os.chown(f"{folder}/{records.ORDER}", owner.uid, owner.gid)
+            os.chown(f"{folder}/{records.ORDER}", owner.uid, owner.gid, follow_symlinks=False)
         number = _asked(lambda: self._gateway.submit(submission))
         pairs = [("slurm_job", str(number)), ("at", f"{time.time():.6f}")]
         records.replace(folder, SUBMITTED, pairs, durable=False)
@@ -258,7 +284,7 @@ class SlurmBackend(Backend):
         """Whether Slurm has, or had, a job of the attempt."""
         if names.job_name(attempt) in self._listed():
             return True
-        submitted = records.read(folder, SUBMITTED)
+        submitted = _read(folder, SUBMITTED)
         if submitted is not None and time.time() - float(submitted["at"]) < SETTLED_S:
             return True
         return bool(self._history({attempt: _age_of(folder)}).get(attempt))
@@ -274,8 +300,10 @@ class SlurmBackend(Backend):
         return user
 
     def _owner(self, user: str) -> preparing.Owner:
-        if os.geteuid() != 0 or user == getpass.getuser():
+        if user == getpass.getuser():
             return preparing.Owner()
+        if os.geteuid() != 0:
+            raise BackendDown(f"Haein must run as root to lay out files for jobs that run as {user}.")
         try:
             known = pwd.getpwnam(user)
         except KeyError:
@@ -293,8 +321,7 @@ class SlurmBackend(Backend):
         if owner.uid:
             preparing.make(folder, 0o2750, uid=owner.uid, gid=owner.service_gid)
         else:
-            # Another user than ours on the nodes writes as one of our group.
-            preparing.make(folder, 0o2770 if self._site.user not in ("", getpass.getuser()) else 0o750)
+            preparing.make(folder, 0o750)
         return folder
 
     # Observing
@@ -350,9 +377,9 @@ class SlurmBackend(Backend):
 
     def _ended(self, attempt: UUID, folder: str, record: JobRecord) -> Sight:
         """The end by Slurm's record, put down so that it stays the same when Slurm has forgotten the job."""
-        if final := records.read(folder, FINAL):
+        if final := _final(folder):
             return self._as_written(attempt, folder, final)
-        start, end = records.read(folder, records.START), records.read(folder, records.EXIT)
+        start, end = _read(folder, records.START), _read(folder, records.EXIT)
         ended_at = record.ended or 0
         if end is None and record.state in {State.COMPLETED, State.FAILED} and time.time() - ended_at < FILES_S:
             is_shared_late = start is not None or record.state is State.COMPLETED
@@ -365,11 +392,11 @@ class SlurmBackend(Backend):
         if end is not None and record.started is not None and float(end["ended_at"]) < record.started:
             # slurmctld had forgotten that it ran, and has started it anew, which the claim has ended at once.
             record = _by_its_own_records(attempt, start, float(end["ended_at"]))
-        wish = records.read(folder, records.STOP)
+        wish = _read(folder, records.STOP)
         sight = endings.of(attempt, record, start, end, wish, _last_line(folder))
         _write_final(folder, sight)
         self._places.pop(attempt, None)
-        return self._as_written(attempt, folder, records.read(folder, FINAL) or {})
+        return self._as_written(attempt, folder, _final(folder) or {})
 
     def _as_written(self, attempt: UUID, folder: str, final: Mapping[str, str]) -> Sight:
         return Sight(
@@ -391,7 +418,7 @@ class SlurmBackend(Backend):
         asked: dict[UUID, float] = {}
         for attempt in attempts:
             folder = self._folder(attempt)
-            final = records.read(folder, FINAL)
+            final = _final(folder)
             if final is not None:
                 sights[attempt] = self._as_written(attempt, folder, final)
             elif records.exists(folder, records.ORDER):
@@ -409,7 +436,7 @@ class SlurmBackend(Backend):
         """One that was submitted and that slurmctld does not know. `told` is what accounting says; None while it can't
         be asked."""
         folder = self._folder(attempt)
-        start, end = records.read(folder, records.START), records.read(folder, records.EXIT)
+        start, end = _read(folder, records.START), _read(folder, records.EXIT)
         over = [record for record in told or () if record.state not in WAITING | HOLDING]
         if over:
             return self._ended(attempt, folder, _best(over, folder))
@@ -439,9 +466,9 @@ class SlurmBackend(Backend):
 
     def _unbegun(self, attempt: UUID, folder: str) -> Sight:
         """One that was called back and that no Slurm job will begin any more."""
-        cause, detail = endings.unbegun(records.read(folder, records.STOP) or {"why": endings.STOP_ASKED})
+        cause, detail = endings.unbegun(_read(folder, records.STOP) or {"why": endings.STOP_ASKED})
         _write_final(folder, Sight(attempt, Phase.ENDED, ended_at=time.time(), cause=cause, detail=detail))
-        return self._as_written(attempt, folder, records.read(folder, FINAL) or {})
+        return self._as_written(attempt, folder, _final(folder) or {})
 
     def _still(self, attempt: UUID, folder: str, start: Mapping[str, str] | None) -> Sight:
         """It runs, or has run, as far as its own process says; Slurm is asked again."""
@@ -500,7 +527,7 @@ class SlurmBackend(Backend):
 
     def _places_of(self, folder: str, held: Sequence[Held], rigs: Mapping[str, devices.Rig]) -> tuple[Place, ...]:
         """By rank; () where Slurm does not say."""
-        order = records.read(folder, records.ORDER) or {}
+        order = _read(folder, records.ORDER) or {}
         sharing = int(order.get("workers_by_node", "1"))
         found: list[Place] = []
         for each in held:
@@ -511,7 +538,7 @@ class SlurmBackend(Backend):
         return tuple(found) if len(found) == int(order.get("workers", "1")) else ()
 
     def _checkpointed_at(self, folder: str) -> float | None:
-        order = records.read(folder, records.ORDER)
+        order = _read(folder, records.ORDER)
         path = (order or {}).get("checkpoint", "")
         if not path:
             return None
@@ -588,11 +615,11 @@ class SlurmBackend(Backend):
         folder = self._folder(attempt)
         if not os.path.exists(folder):
             return False
-        return not records.exists(folder, FINAL) and not records.exists(folder, records.EXIT)
+        return _final(folder) is None and not records.exists(folder, records.EXIT)
 
     def _is_overdue(self, attempt: UUID, now: float) -> bool:
         folder = self._folder(attempt)
-        wish, order = records.read(folder, records.STOP), records.read(folder, records.ORDER)
+        wish, order = _read(folder, records.STOP), _read(folder, records.ORDER)
         if wish is None or order is None:
             return False
         return now - float(wish["at"]) > int(order["grace_s"]) + FILES_S
@@ -637,14 +664,14 @@ class SlurmBackend(Backend):
 
     def _reading(self, attempt: UUID) -> Reading | None:
         folder = self._folder(attempt)
-        usage, start = records.read(folder, records.USAGE), records.read(folder, records.START)
+        usage, start = _read(folder, records.USAGE), _read(folder, records.START)
         if usage is None or start is None or records.exists(folder, records.EXIT):
             return None
         at = float(usage["at"])
         if time.time() - at > READING_AGE_S:
             return None
         held = start["devices"].split()
-        order = records.read(folder, records.ORDER) or {}
+        order = _read(folder, records.ORDER) or {}
         if int(order.get("workers", "1")) > 1:
             # The other nodes measure nothing, and this one only what passes their output on.
             return Reading(attempt, at, None, None, 0, tuple((device, None, None) for device in self._held_by(attempt)))
@@ -666,7 +693,7 @@ class SlurmBackend(Backend):
     def forget(self, attempts: Collection[UUID]) -> None:
         for attempt in attempts:
             folder = self._folder(attempt)
-            if records.exists(folder, FINAL):
+            if _final(folder) is not None:
                 shutil.rmtree(self._layout.scratch(attempt), ignore_errors=True)
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -746,8 +773,19 @@ def _write_final(folder: str, sight: Sight) -> None:
         ("signal", "" if sight.signal is None else str(sight.signal)),
         ("detail", sight.detail),
     ]
-    aside = records.write_aside(folder, FINAL, pairs, durable=True)
-    records.claim(folder, FINAL, aside)
+    if _final(folder) is None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{FINAL}")  # somebody else's: the job's own user may write there
+        records.claim(folder, FINAL, records.write_aside(folder, FINAL, pairs, durable=True))
+
+
+def _final(folder: str) -> dict[str, str] | None:
+    """The end as we have put it down, if we have."""
+    try:
+        is_ours = os.lstat(f"{folder}/{FINAL}").st_uid == os.geteuid()
+    except FileNotFoundError:
+        return None
+    return records.read(folder, FINAL) if is_ours else None
 
 
 def _age_of(folder: str) -> float:
@@ -769,13 +807,16 @@ def _is_quiet(folder: str) -> bool:
 
 
 def _last_seen(folder: str, start: Mapping[str, str]) -> float:
-    usage = records.read(folder, records.USAGE) or {}
+    usage = _read(folder, records.USAGE) or {}
     return max(float(start.get("started_at") or 0), float(usage.get("at", 0)))
 
 
 def _last_line(folder: str) -> str:
+    """What Slurm's script printed last; no link is followed, as everywhere in that folder."""
     try:
-        lines = Path(folder, "slurm.out").read_text(errors="replace").strip().splitlines()
+        fd = os.open(f"{folder}/slurm.out", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
+    with open(fd, "rb", buffering=0) as file:
+        lines = file.read(4096).decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from signal import SIGKILL
 from uuid import UUID
 
 from haein.cluster.backends.base import Cause, Phase, Sight
@@ -49,6 +50,10 @@ SENTENCES: Mapping[str, str] = {
     "QOSGrpJobsLimit": "Slurm's own limit of jobs for its QOS is reached",
 }
 
+# A script that can't begin, and a command that can't be started, end at once. What the job's user says of its own end
+# in the shared folder is believed no further than that: else who ran for a day could say that he never began.
+AT_ONCE_S = 60
+
 # What the record of a wish to stop says of why.
 STOP_ASKED, TAKEN_BACK, HOPELESS = "asked", "taken back", "hopeless"
 
@@ -94,18 +99,19 @@ def of(
     """The end of an attempt by Slurm's record of its job and by what its own process left: its first record, its last,
     and the wish to stop it, each None where there is none. `said` is the last line that Slurm's script itself printed.
     """
-    cause, detail = _cause(record, start, end, wish, said)
+    cause, detail = _cause(record, start, _sound(end), wish, said)
     # By Slurm's clock, so that the bill says what sacct says. A command that could not be started used nothing.
-    began = record.started if ran(record, start) and cause is not Cause.NOT_STARTED else None
-    is_own = end is not None and cause.name == end["cause"]
+    used = ran(record, start) and (cause is not Cause.NOT_STARTED or _lasted(record) > AT_ONCE_S)
+    began = record.started if used else None
+    own = end if end is not None and cause.name == end.get("cause") else {}
     return Sight(
         attempt,
         Phase.ENDED,
         started_at=None if began is None else float(began),
         ended_at=float(record.ended or record.started or record.submitted),
         cause=cause,
-        exit_code=int(end["exit_code"]) if is_own and end and end["exit_code"] else None,
-        signal=int(end["signal"]) if is_own and end and end["signal"] else None,
+        exit_code=_number(own.get("exit_code", "")),
+        signal=_number(own.get("signal", "")) or (SIGKILL if cause is Cause.SIGNALLED else None),
         detail=detail,
     )
 
@@ -133,8 +139,26 @@ def _cause(
             return Cause.ENDED_OUTSIDE, "The job was cancelled in Slurm, not by Haein."
         case State.CANCELLED | State.PREEMPTED:
             return Cause.STOPPED, "The job was stopped."
-    if end is not None:
+    if end is not None and (end["cause"] != Cause.LOST.name or start is None):
         return Cause[end["cause"]], end["detail"]
-    if start is None:
+    if start is None and _lasted(record) <= AT_ONCE_S:
         return Cause.LOST, f"The job's script could not begin on {where}{f': {said}' if said else ''}."[:300]
-    return Cause.LOST, f"The process that looked after the job on {where} died."
+    # The node is well, as Slurm says, so it is no fault of the operator's.
+    why = "if nobody ended it, the job had used more memory than there is"
+    return Cause.SIGNALLED, f"The process that looks after the job on {where} was killed: {why}."
+
+
+def _lasted(record: JobRecord) -> int:
+    """Seconds that it held its nodes."""
+    return (record.ended or 0) - record.started if record.started is not None else 0
+
+
+def _sound(end: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The last record, if it is one: the job's own user writes it."""
+    if end is None or end.get("cause") not in Cause.__members__ or "detail" not in end:
+        return None
+    return end
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 4 else None
