@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import setup_link
@@ -14,6 +15,7 @@ from tests.rows import Rows
 from tests.visitor import Visitor
 
 
+@pytest.mark.long
 def test_a_job_is_rehearsed_from_the_queue_to_its_log_and_files(
     house: House, rows: Rows, open_page: Callable[..., Page]
 ) -> None:

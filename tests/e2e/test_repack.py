@@ -55,6 +55,7 @@ def scattered(visitor: Visitor, rows: Rows) -> list[str]:
     return [big[0], apart, waits]
 
 
+@pytest.mark.long
 def test_a_repack_is_approved_and_watched_until_all_run(
     open_page: Callable[..., Page], house: House, visitor: Visitor, rows: Rows, scattered: list[str]
 ) -> None:

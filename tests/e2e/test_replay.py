@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.house import House, until
@@ -60,6 +61,7 @@ def test_the_own_month_on_two_policies_is_compared_and_taken_away_as_a_table(
     expect(page.get_by_text("No replay yet.")).to_be_visible()
 
 
+@pytest.mark.long
 def test_one_that_runs_outlives_its_worker_and_is_cancelled(
     open_page: Callable[..., Page], house: House, visitor: Visitor, rows: Rows, tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from tests.rows import Rows
 from tests.slurmlab import house_settings
 from tests.visitor import Visitor
 
+pytestmark = pytest.mark.long
+
 WIDE: Any = {"width": 1440, "height": 900}
 AS_JOBS_USER = ("--uid=nobody", "--gid=nogroup") if JOBS_USER == "nobody" else ()
 SMALL = {"CPU_cores": "0.5", "Memory": "0.25"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import setup_link
@@ -16,6 +17,7 @@ from tests.house import House, until
 from tests.rows import Rows
 
 
+@pytest.mark.long
 def test_the_owner_asks_and_the_borrower_yields_saves_and_returns(
     house: House, rows: Rows, open_page: Callable[..., Page]
 ) -> None:

@@ -80,6 +80,7 @@ def _owners(alice: Person) -> list[tuple[str, UUID]]:
     return [("Acme", alice.team.organization.pk), ("Vision", alice.team.pk)]
 
 
+@pytest.mark.long
 def test_undo_takes_the_last_change_back_and_then_the_one_before(site: Lab, alice: Person) -> None:
     limited(alice, guaranteed=2000, borrow=0)
     sync("--apply")
@@ -96,6 +97,7 @@ def test_undo_takes_the_last_change_back_and_then_the_one_before(site: Lab, alic
         sync("--undo")
 
 
+@pytest.mark.long
 def test_a_rename_keeps_the_account_and_a_limit_that_is_gone_is_no_limit(site: Lab, alice: Person) -> None:
     limited(alice, guaranteed=2000, borrow=0)
     sync("--apply")
@@ -108,6 +110,7 @@ def test_a_rename_keeps_the_account_and_a_limit_that_is_gone_is_no_limit(site: L
     assert sync() == "Slurm's accounts are as they should be.\n"
 
 
+@pytest.mark.long
 def test_the_account_of_a_team_that_is_gone_stays_with_a_limit_of_none_at_all(site: Lab, alice: Person) -> None:
     other = Team.objects.create(organization=alice.team.organization, name="Speech")
     sync("--apply")
@@ -118,6 +121,7 @@ def test_the_account_of_a_team_that_is_gone_stays_with_a_limit_of_none_at_all(si
     assert sync() == "Slurm's accounts are as they should be.\n"
 
 
+@pytest.mark.long
 def test_a_step_that_fails_says_so_and_the_next_time_goes_on_from_there(
     site: Lab, alice: Person, settings: Any
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_step_that_fails_says_so_and_the_next_time_goes_on_from_there(
     assert sync() == "Slurm's accounts are as they should be.\n"
 
 
+@pytest.mark.long
 def test_an_account_with_running_jobs_is_not_removed_before_they_have_ended(site: Lab, alice: Person) -> None:
     sync("--apply")
     vision = accounts.name_of("Vision", alice.team.pk)
@@ -147,6 +152,7 @@ def test_an_account_with_running_jobs_is_not_removed_before_they_have_ended(site
     assert associations(site) == set()
 
 
+@pytest.mark.long
 def test_a_step_that_was_taken_and_not_counted_is_taken_back_too(site: Lab, alice: Person) -> None:
     sync("--apply")
     AccountChange.objects.update(done=F("done") - 1)
@@ -154,6 +160,7 @@ def test_a_step_that_was_taken_and_not_counted_is_taken_back_too(site: Lab, alic
     assert associations(site) == set()
 
 
+@pytest.mark.long
 def test_a_qos_that_jobs_name_is_made_and_allowed(site: Lab, alice: Person, settings: Any) -> None:
     settings.HAEIN_SLURM_QOS = "haein-jobs"
     assert "add the QOS haein-jobs" in sync("--apply")
