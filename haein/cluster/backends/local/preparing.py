@@ -145,6 +145,9 @@ def make(folder: Path, mode: int, *, uid: int = 0, gid: int = 0) -> None:
 
 def environment_folder(layout: Layout, name: str) -> Path:
     """The folder of a Python environment that is ready. Raises Refused, or BackendDown while it is being made."""
+    folder = layout.environments / name
+    if os.sep not in name and ":" not in name and (folder / READY).exists() and (folder / "bin" / "python").exists():
+        return folder
     known = environment_names(layout)
     listed = ", ".join(known) or "none yet"
     if ":" in name or "/" in name:
@@ -154,10 +157,7 @@ def environment_folder(layout: Layout, name: str) -> Path:
         )
     if name not in known:
         raise Refused(f"There is no Python environment {name!r} on this machine. Its Python environments: {listed}.")
-    folder = layout.environments / name
-    if not (folder / READY).exists():
-        raise BackendDown(f"The Python environment {name!r} is still being made.")
-    return folder
+    raise BackendDown(f"The Python environment {name!r} is still being made.")
 
 
 def environment_names(layout: Layout) -> list[str]:

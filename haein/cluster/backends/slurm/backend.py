@@ -54,6 +54,7 @@ Answer = TypeVar("Answer")
 
 SUBMITTED, FINAL, ABILITIES = "submitted", "final", "abilities"
 CLUSTER_AGE_S = 10.0
+LIST_AGE_S = 2.0
 # So long after a submission slurmctld may not list the job yet, or may have lost it with its last state file.
 SETTLED_S = 15.0
 # So long a file of a node may take to be seen here (NFS keeps attributes for up to a minute).
@@ -136,8 +137,11 @@ class SlurmBackend(Backend):
         self._site = site
         self._layout = preparing.Layout(site.folder.resolve())
         self._attempts = str(self._layout.attempts)
-        self._users = frozenset({site.user or getpass.getuser(), *site.users.values()})
+        self._self = getpass.getuser()
+        self._users = frozenset({site.user or self._self, *site.users.values()})
         self._cluster: _Cluster | None = None
+        self._accounts: dict[str, pwd.struct_passwd] = {}
+        self._last_list: tuple[float, Mapping[str, list[JobRecord]]] = (0.0, {})
         self._places: dict[UUID, tuple[Place, ...]] = {}
         self._outside: dict[tuple[int, int], tuple[Held, ...]] = {}
 
@@ -212,7 +216,7 @@ class SlurmBackend(Backend):
             )
         if self._site.users:
             return Isolation(True, "Each organization's jobs run as a user of its own on Slurm's nodes.")
-        user = self._site.user or getpass.getuser()
+        user = self._site.user or self._self
         return Isolation(
             False,
             f"All jobs run as the user {user} on Slurm's nodes, and Landlock alone can't keep two organizations apart. "
@@ -261,7 +265,7 @@ class SlurmBackend(Backend):
             cluster.pools,
             self._site.terms,
             account=self._site.account_of(launch.organization_id, launch.team_id),
-            user="" if user == getpass.getuser() else user,
+            user="" if user == self._self else user,
         )
         order, more = script.order(
             launch,
@@ -269,7 +273,7 @@ class SlurmBackend(Backend):
             rigs,
             environment=environment,
             log_cap=self._site.log_cap_mb << 20,
-            must_confine=user == getpass.getuser(),
+            must_confine=user == self._self,
         )
         preparing.make_job_folders(launch, layout, owner, UPLOAD_CAP)
         # Holds the user's variables, which may be secrets: the job's own user reads it, and nobody else.
@@ -282,7 +286,11 @@ class SlurmBackend(Backend):
 
     def _is_known(self, attempt: UUID, folder: str) -> bool:
         """Whether Slurm has, or had, a job of the attempt."""
-        if names.job_name(attempt) in self._listed():
+        # A hundred launches that are tried again ask once: a list that is younger than the order has it, or never will.
+        at, listed = self._last_list
+        if at < _age_of(folder) + 1 or time.time() - at > LIST_AGE_S:
+            listed = self._listed()
+        if names.job_name(attempt) in listed:
             return True
         submitted = _read(folder, SUBMITTED)
         if submitted is not None and time.time() - float(submitted["at"]) < SETTLED_S:
@@ -291,7 +299,7 @@ class SlurmBackend(Backend):
 
     def _user_of(self, launch: Launch) -> str:
         if not self._site.users:
-            return self._site.user or getpass.getuser()
+            return self._site.user or self._self
         user = self._site.users.get(launch.organization_id) if launch.organization_id else None
         if user is None:
             raise BackendDown(
@@ -300,14 +308,16 @@ class SlurmBackend(Backend):
         return user
 
     def _owner(self, user: str) -> preparing.Owner:
-        if user == getpass.getuser():
+        if user == self._self:
             return preparing.Owner()
         if os.geteuid() != 0:
             raise BackendDown(f"Haein must run as root to lay out files for jobs that run as {user}.")
-        try:
-            known = pwd.getpwnam(user)
-        except KeyError:
-            raise BackendDown(f"There is no user {user} on this machine, as whom Slurm is to run jobs.") from None
+        known = self._accounts.get(user)
+        if known is None:
+            try:
+                known = self._accounts[user] = pwd.getpwnam(user)
+            except KeyError:
+                raise BackendDown(f"There is no user {user} on this machine, as whom Slurm is to run jobs.") from None
         gid = known.pw_gid if self._site.service_gid is None else self._site.service_gid
         return preparing.Owner(known.pw_uid, known.pw_gid, gid)
 
@@ -357,10 +367,12 @@ class SlurmBackend(Backend):
 
     def _listed(self) -> Mapping[str, list[JobRecord]]:
         """Every job of slurmctld's by its name. Anybody may give his job the name of one of ours, and not its user."""
+        begun = time.time()
         found: dict[str, list[JobRecord]] = {}
         for record in _asked(self._gateway.jobs):
             if record.user in self._users:
                 found.setdefault(record.name, []).append(record)
+        self._last_list = begun, found
         return found
 
     def _running(self, attempt: UUID, folder: str, record: JobRecord) -> Sight:

@@ -6,10 +6,11 @@ import hashlib
 import py_compile
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from haein.cluster.backends.base import Launch, Refused
@@ -27,6 +28,7 @@ exec /usr/bin/env python3 -I -S -E {agent} {folder}
 """
 # Slurm's own limit is the second lock, for a process that looks after nothing any more.
 SPARE_MIN = 2
+FRESH_S = 60
 PACKAGE = Path(__file__).resolve().parents[3]
 # What a node needs of us, from the package's folder on: the standard library is all that it stands on.
 AGENT = (
@@ -151,8 +153,7 @@ def order(
     made.time_limit_s, made.grace_s, made.log_cap = launch.time_limit_s, launch.grace_s, log_cap
     made.variable = [f"{name}={value}" for name, value in _variables(launch, layout, environment).items()]
     made.namespaces, made.landlock = 0, 1
-    made.readable = confinement.readable(environment, layout.hidden)
-    made.device = confinement.devices()
+    made.readable, made.device = _reachable(environment, layout.hidden, int(time.time()) // FRESH_S)
     made.system, made.own, made.hidden = [], [], []
     made.writable = [made.work, made.scratch, str(layout.team(launch.team_id)), confinement.SHARED_MEMORY]
     nodes = dict.fromkeys(place.node for place in launch.places)
@@ -161,6 +162,12 @@ def order(
     more += [("must_confine", str(int(must_confine))), ("worker_cores", str(preparing.cores_of(launch)))]
     more.append(("emulated", str(int(_is_emulated(rigs)))))
     return made, more
+
+
+@lru_cache(maxsize=64)
+def _reachable(environment: Path, hidden: tuple[Path, ...], _moment: int) -> tuple[list[str], list[str]]:
+    """What a job may read, and the devices it may open: the same for a minute, and a hundred looks at the disk."""
+    return confinement.readable(environment, hidden), confinement.devices()
 
 
 def _units_of(rig: Rig | None) -> str:
