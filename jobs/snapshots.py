@@ -17,7 +17,7 @@ from haein.placement import mig
 from haein.placement.model import WHOLE, DeviceState, Instance, NodeState, Snapshot
 from jobs.models import Allocation, Attempt, Worker
 
-CAPACITY_AGE_S = 2.0
+CAPACITY_AGE_S = 5.0
 _capacity: tuple[Snapshot | None, int, float] = (None, 0, 0.0)
 
 
