@@ -129,7 +129,9 @@ def no_word_of_it(body: str, job: Job) -> None:
         job.submitted_by_id,
         *Attempt.objects.filter(job=job).values_list("pk", flat=True),
     ]
-    found = re.search("|".join(["xyzzy", "alice", "acme", "vision", job.short_id, *map(str, ids)]), body, re.IGNORECASE)
+    # Four letters come about by chance within a form's token; as a word of their own they do not.
+    acme = "(?<![a-z0-9])acme(?![a-z0-9])"
+    found = re.search("|".join(["xyzzy", "alice", acme, "vision", job.short_id, *map(str, ids)]), body, re.IGNORECASE)
     assert not found, body[max(0, found.start() - 200) : found.end() + 200]
 
 

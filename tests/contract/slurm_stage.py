@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from haein.cluster.backends.slurm.gateway import Gateway
 from haein.cluster.backends.slurm.records import HOLDING, WAITING, JobRecord
 from haein.slurmlab.lab import Lab
 
-from .stage import Stage, until
+from .stage import Stage, add_python, until
 
 # As root, jobs run as a user who may nothing.
 JOBS_USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -27,10 +26,7 @@ def data_folder() -> Path:
     """One that the jobs' user may pass through, with an environment that is no more than the system's Python."""
     var = Path(tempfile.mkdtemp(prefix="haein-", dir="/var/tmp"))
     var.chmod(0o755)
-    python = var / "env/python/bin/python"
-    python.parent.mkdir(parents=True)
-    python.symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
-    (var / "env/python/.ready").touch()
+    add_python(var)
     return var
 
 

@@ -91,6 +91,16 @@ class Stage:
         until(lambda: all(sight.phase is not Phase.RUNNING for sight in self.backend.observe(self.launched).values()))
 
 
+def add_python(var: Path) -> None:
+    """An environment that is no more than the system's Python."""
+    python = var / "env/python/bin/python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    if not python.exists():
+        # Python tells it to everybody and the types of its library do not.
+        python.symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+    (var / "env/python/.ready").touch()
+
+
 class LocalStage(Stage):
     """Real processes, with an environment that is no more than the system's Python."""
 
@@ -107,11 +117,7 @@ class LocalStage(Stage):
             self.var.chmod(0o755)  # a job's own user must be able to pass
         self.settings = settings
         self.backend = self.local = LocalBackend(self.var, **settings)
-        python = self.var / "env/python/bin/python"
-        python.parent.mkdir(parents=True, exist_ok=True)
-        if not python.exists():
-            python.symlink_to(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
-        (self.var / "env/python/.ready").touch()
+        add_python(self.var)
 
     def folder(self, launch: Launch) -> Path:
         return self.var / "attempts" / str(launch.attempt_id)

@@ -36,6 +36,8 @@ READY = frozenset({"python"})
 class Engine(SimulatorBackend):
     """Its nodes are `facts`; what it was asked is in `handed`, `told` and `drained`; `away` while it can't be asked."""
 
+    share_step = 1
+
     queues = True
 
     def __init__(self, var: Path, *names: str) -> None:

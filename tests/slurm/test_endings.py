@@ -85,6 +85,12 @@ def test_who_ran_for_an_hour_pays_for_it_whatever_he_writes_of_his_end(told: Any
         assert start is None or sight.cause is not Cause.LOST
 
 
+def test_only_a_job_that_ended_at_once_can_have_been_started_anew() -> None:
+    assert endings.was_started_anew(record(State.COMPLETED, started=100, ended=101), 90.0)
+    assert not endings.was_started_anew(record(State.COMPLETED, started=100, ended=101), 100.5)
+    assert not endings.was_started_anew(record(State.COMPLETED, started=100, ended=3700), 90.0)
+
+
 def test_a_run_of_less_than_a_second_ran() -> None:
     sight = endings.of(ATTEMPT, record(State.COMPLETED, started=100, ended=100), START, left("EXITED", "0"), None, "")
     assert (sight.started_at, sight.ended_at) == (100.0, 100.0)

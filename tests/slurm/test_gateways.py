@@ -136,7 +136,6 @@ def test_what_is_on_record_is_what_was_seen(gateway: Gateway, slurm: Lab) -> Non
         ({"qos": "golden"}, 2066, "Slurm has no such QOS"),
         ({"memory_mb": 10**8}, 2014, "No node of Slurm's has"),
         ({"reservation": "none"}, 2053, "Slurm has no such reservation"),
-        ({"constraint": "purple"}, 2029, "No node of Slurm's has the feature"),
     ],
 )
 def test_a_refusal_is_a_sentence(

@@ -172,14 +172,13 @@ def test_the_backend_needs_nothing_but_slurmrestd(slurmrestd: RestGateway, slurm
 
 ORDER = Submission(
     name="haein-1", comment="", script="#!/bin/sh\n", folder="/shared", output="/shared/out", nodes=("a1", "a2"),
-    cpus=4, memory_mb=2000, time_limit_min=30, gres="gpu:b200:2", partition="main", constraint="b200",
+    cpus=4, memory_mb=2000, time_limit_min=30, gres="gpu:b200:2", partition="main",
     environment={"A": "1"},
 )  # fmt: skip
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "A": "1"}
 EVERYWHERE = {
     "name": "haein-1", "current_working_directory": "/shared", "standard_output": "/shared/out",
     "standard_input": "/dev/null", "tasks": 2, "tasks_per_node": 1, "cpus_per_task": 4, "partition": "main",
-    "constraints": "b200",
 }  # fmt: skip
 LATER = {
     **EVERYWHERE, "minimum_nodes": 2, "maximum_nodes": 2, "required_nodes": ["a1", "a2"], "requeue": False,

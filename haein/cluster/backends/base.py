@@ -289,13 +289,20 @@ class Backend(abc.ABC):
     """A cluster backend. Any method may raise BackendDown; none raises for an attempt that it does not know."""
 
     name: str
-    capabilities: frozenset[Capability]
-    # Shares of a device are multiples of so many thousandths, and where it is more than 1 a worker has one of them.
-    share_step: int = 1
     # Whether it has a queue of its own, so that what was launched begins when it says; else that is at once.
     queues: bool = False
     # How many threads may be in launch() at one time.
     launches_at_once: int = 4
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What it is able to do."""
+
+    @property
+    def share_step(self) -> int:
+        """Shares of a device are multiples of so many thousandths; where that is more than 1, a worker has one."""
+        return 1
 
     @abc.abstractmethod
     def environments(self) -> Sequence[Environment]:

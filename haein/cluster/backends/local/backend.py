@@ -133,7 +133,7 @@ class LocalBackend(Backend):
                 burial.bury(folder, start, str(self._layout.scratch(attempt)))
                 end = records.read(folder, records.EXIT)
         if end is not None:
-            return _ended(attempt, end, self._log_end(attempt), _checkpointed_at(start))
+            return ended_sight(attempt, end, self._log_end(attempt), _checkpointed_at(start))
         if start is not None:
             started_at = float(start["started_at"])
             return Sight(
@@ -262,8 +262,11 @@ def _last_line(folder: Path) -> str:
 
 
 def _checkpointed_at(start: dict[str, str] | None) -> float | None:
+    return saved_at((start or {}).get("checkpoint", ""))  # runners of 0.3 recorded none
+
+
+def saved_at(path: str) -> float | None:
     """The job owns that file and gives it any date: one to come is taken for now, one before all time for none."""
-    path = (start or {}).get("checkpoint", "")  # runners of 0.3 recorded none
     try:
         status = os.lstat(path)
     except OSError:
@@ -273,7 +276,8 @@ def _checkpointed_at(start: dict[str, str] | None) -> float | None:
     return min(status.st_mtime, time.time())
 
 
-def _ended(attempt: UUID, end: dict[str, str], log_bytes: int, checkpointed_at: float | None) -> Sight:
+def ended_sight(attempt: UUID, end: Mapping[str, str], log_bytes: int, checkpointed_at: float | None) -> Sight:
+    """What the last record says of an attempt."""
     return Sight(
         attempt,
         Phase.ENDED,

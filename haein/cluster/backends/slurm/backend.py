@@ -13,7 +13,6 @@ import getpass
 import os
 import pwd
 import shutil
-import stat
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -43,7 +42,7 @@ from haein.cluster.backends.base import (
 )
 from haein.cluster.backends.local import devices as local_devices
 from haein.cluster.backends.local import job_files, log_reading, orders, preparing, records
-from haein.cluster.backends.local.backend import READING_AGE_S, environment_fact
+from haein.cluster.backends.local.backend import READING_AGE_S, ended_sight, environment_fact, saved_at
 from haein.cluster.backends.locking import alone
 from haein.cluster.backends.slurm import devices, endings, names, script
 from haein.cluster.backends.slurm.gateway import Gateway, SlurmDown, SlurmRefused
@@ -148,11 +147,11 @@ class SlurmBackend(Backend):
     # What there is
 
     @property
-    def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
+    def capabilities(self) -> frozenset[Capability]:
         return self._abilities()[0]
 
     @property
-    def share_step(self) -> int:  # type: ignore[override]
+    def share_step(self) -> int:
         return self._abilities()[1]
 
     def _abilities(self) -> tuple[frozenset[Capability], int]:
@@ -401,8 +400,8 @@ class SlurmBackend(Backend):
             # Its slurmd is lost and it is not: nobody else runs it before it has ended.
             _wish(folder, endings.STOP_ASKED, "Slurm has given up the node that it runs on.")
             return self._running(attempt, folder, record)
-        if end is not None and record.started is not None and float(end["ended_at"]) < record.started:
-            # slurmctld had forgotten that it ran, and has started it anew, which the claim has ended at once.
+        if end is not None and endings.was_started_anew(record, float(end["ended_at"])):
+            # slurmctld had forgotten that it ran; its own process says from when to when.
             record = _by_its_own_records(attempt, start, float(end["ended_at"]))
         wish = _read(folder, records.STOP)
         sight = endings.of(attempt, record, start, end, wish, _last_line(folder))
@@ -411,18 +410,8 @@ class SlurmBackend(Backend):
         return self._as_written(attempt, folder, _final(folder) or {})
 
     def _as_written(self, attempt: UUID, folder: str, final: Mapping[str, str]) -> Sight:
-        return Sight(
-            attempt,
-            Phase.ENDED,
-            started_at=float(final["started_at"]) if final["started_at"] else None,
-            ended_at=float(final["ended_at"]),
-            cause=Cause[final["cause"]],
-            exit_code=int(final["exit_code"]) if final["exit_code"] else None,
-            signal=int(final["signal"]) if final["signal"] else None,
-            detail=final["detail"],
-            log_bytes=log_reading.end_of(Path(folder, records.LOG)),
-            checkpointed_at=self._checkpointed_at(folder),
-        )
+        log_bytes = log_reading.end_of(Path(folder, records.LOG))
+        return ended_sight(attempt, final, log_bytes, self._checkpointed_at(folder))
 
     def _see_unlisted(self, attempts: Sequence[UUID]) -> Mapping[UUID, Sight]:
         """Those of whom slurmctld has no job: never submitted, lost by it, or ended and dropped by it."""
@@ -550,17 +539,7 @@ class SlurmBackend(Backend):
         return tuple(found) if len(found) == int(order.get("workers", "1")) else ()
 
     def _checkpointed_at(self, folder: str) -> float | None:
-        order = _read(folder, records.ORDER)
-        path = (order or {}).get("checkpoint", "")
-        if not path:
-            return None
-        try:
-            status = os.lstat(path)
-        except OSError:
-            return None
-        if not stat.S_ISREG(status.st_mode) or status.st_mtime < 0:
-            return None
-        return min(status.st_mtime, time.time())
+        return saved_at((_read(folder, records.ORDER) or {}).get("checkpoint", ""))
 
     def outside(self) -> Sequence[Outside]:
         theirs = {

@@ -317,7 +317,6 @@ def _options(submission: Submission) -> Iterator[str]:
         "account": submission.account,
         "qos": submission.qos,
         "reservation": submission.reservation,
-        "constraint": submission.constraint,
     }
     for option, value in named.items():
         if value:

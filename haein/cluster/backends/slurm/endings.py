@@ -88,6 +88,14 @@ def ran(record: JobRecord, start: Mapping[str, str] | None) -> bool:
     return start is not None or (record.started is not None and record.started != record.ended)
 
 
+def was_started_anew(record: JobRecord, ended_at: float) -> bool:
+    """Whether this is a job that began after the attempt's own process had ended: then the claim has ended it at once.
+
+    A record that stands for longer is the attempt's, whatever was written beside it.
+    """
+    return record.started is not None and ended_at < record.started and _lasted(record) <= AT_ONCE_S
+
+
 def of(
     attempt: UUID,
     record: JobRecord,

@@ -138,7 +138,6 @@ class Submission:
     account: str = ""
     qos: str = ""
     reservation: str = ""
-    constraint: str = ""
     user: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -81,7 +81,6 @@ def submission_body(version: int, submission: Submission) -> dict[str, Any]:
         "account": submission.account,
         "qos": submission.qos,
         "reservation": submission.reservation,
-        "constraints": submission.constraint,
     }
     job |= {key: value for key, value in named.items() if value}
     if version < 39:
